@@ -1,0 +1,33 @@
+"""Codegym: reinforcement learning of code with execution feedback. Everything that a plugin may import is here."""
+
+from codegym.errors import BackendError, CodegymError, ConfigError, Interrupted, MissingDependency, PluginError
+from codegym.hookspecs import hookimpl
+from codegym.roles import Backend, Dataset, Grade, Guard, Policy, Reward, TrainingJob
+from codegym.types import NOT_RUN, Cell, Database, Example, Execution, Finding, Message, Rollout, Row
+
+__all__ = [
+    "NOT_RUN",
+    "Backend",
+    "BackendError",
+    "Cell",
+    "CodegymError",
+    "ConfigError",
+    "Database",
+    "Dataset",
+    "Example",
+    "Execution",
+    "Finding",
+    "Grade",
+    "Guard",
+    "Interrupted",
+    "Message",
+    "MissingDependency",
+    "PluginError",
+    "Policy",
+    "Reward",
+    "Rollout",
+    "Row",
+    "TrainingJob",
+    "hookimpl",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,149 @@
+"""Declare the five roles that a plugin can play, one verb each."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from codegym.types import Database, Example, Execution, Finding, Rollout
+
+Grade = Callable[[Sequence[Example], Sequence[str]], list[Rollout]]
+"""`grade(examples, completions)` returns one rollout for each completion, in order."""
+
+
+class Role(ABC):
+    """What all plugin classes share: they are dataclasses, their fields are settings, their docstring is the manual.
+
+    Settings are checked by pydantic when a run file is read: unknown keys are refused, and `Annotated` bounds such as
+    `Annotated[int, Field(ge=1)]` give ranges. Creating an instance must be cheap; costly things wait for the verb.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    role: ClassVar[str] = ""
+
+    def findings(self) -> Iterable[Finding]:
+        """Yield what can be known of these settings without a model: impossible ones, dirt in the data."""
+        return ()
+
+
+class Dataset(Role):
+    """Loads examples."""
+
+    role = "dataset"
+
+    @abstractmethod
+    def load(self, split: str) -> Iterable[Example]:
+        """Return the examples of one split, always the same ones in the same order.
+
+        Raise `ConfigError` for an unknown split or data that is not there, saying what to type.
+        """
+
+    def splits(self) -> Sequence[str]:
+        """Return the names of the splits that can be loaded."""
+        return ()
+
+    def databases(self) -> Sequence[Database]:
+        """Return the databases that the examples name."""
+        return ()
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What a policy is given to train with, beside the examples and `grade`.
+
+    `folder` is the policy's own, for checkpoints. `seed` seeds everything random. `dev_score()` evaluates the policy
+    as it now stands on the dev split and returns a number, higher is better. `log(step, steps, values)` records
+    values of one optimizer step out of `steps`.
+    """
+
+    folder: Path
+    seed: int
+    dev_score: Callable[[], float]
+    log: Callable[[int, int, Mapping[str, float]], None]
+
+
+class Policy(Role):
+    """Generates completions, and may learn."""
+
+    role = "policy"
+
+    @abstractmethod
+    def generate(self, examples: Sequence[Example]) -> list[str]:
+        """Return one completion for each example, in order; an example that comes twice wants two samples."""
+
+    def prepare(self, examples: Sequence[Example]) -> None:
+        """Look at every example that will be asked for, before the first one is; raise `ConfigError` if one cannot be."""
+
+    @property
+    def trainable(self) -> bool:
+        """True if `train` does something."""
+        return type(self).train is not Policy.train
+
+    def train(self, examples: Sequence[Example], grade: Grade, job: TrainingJob) -> None:
+        """Learn from graded completions of the examples; afterwards `generate` uses what was learned."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned into `folder`, in the format that its users load."""
+
+    def close(self) -> None:
+        """Let go of memory and processes."""
+
+
+class Guard(Role):
+    """Checks code before it runs."""
+
+    role = "guard"
+
+    @abstractmethod
+    def check(self, code: str, example: Example) -> str | None:
+        """Return the reason to refuse the code, one sentence for the report, or None."""
+
+
+class Backend(Role):
+    """Executes code. One thread owns an instance from `open` to `close`."""
+
+    role = "backend"
+
+    def open(self, databases: Sequence[Database]) -> None:
+        """Make the databases available; raise `BackendError` if the machine does not allow it."""
+
+    @abstractmethod
+    def execute(self, code: str, example: Example) -> Execution:
+        """Run the code on the example's database.
+
+        What the code did wrong, a time limit included, is the `error` of the execution returned. What the machine did
+        wrong is raised as `BackendError`; the call may then be repeated and must mend the connection itself.
+        """
+
+    def close(self) -> None:
+        """Let go of connections and processes. Called once, by the owning thread, also after a failed `open`."""
+
+
+class Reward(Role):
+    """Scores rollouts."""
+
+    role = "reward"
+
+    @abstractmethod
+    def score(self, rollout: Rollout) -> float | Mapping[str, float]:
+        """Return a number, or named parts that are summed. A refused rollout comes with `NOT_RUN` as its execution."""
+
+    def metrics(self, rollout: Rollout) -> Mapping[str, float]:
+        """Return figures to report and not to train on, as fractions: `{"ems": 1.0}`."""
+        return {}
+
+
+ROLES: tuple[type[Role], ...] = (Dataset, Policy, Guard, Backend, Reward)
+
+
+def settings_of(plugin: Role) -> dict[str, object]:
+    """Return the settings of a plugin instance by name."""
+    if not dataclasses.is_dataclass(plugin):
+        return {}
+    return {field.name: getattr(plugin, field.name) for field in dataclasses.fields(plugin) if field.init}
