@@ -11,13 +11,14 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
+from codegym.errors import ConfigError
 from codegym.types import Database, Example, Execution, Finding, Rollout
 
 Grade = Callable[[Sequence[Example], Sequence[str]], list[Rollout]]
 """`grade(examples, completions)` returns one rollout for each completion, in order."""
 
 
-class Role(ABC):
+class Role(ABC):  # noqa: B024 (the verbs are abstract, this is not one)
     """What all plugin classes share: they are dataclasses, their fields are settings, their docstring is the manual.
 
     Settings are checked by pydantic when a run file is read: unknown keys are refused, and `Annotated` bounds such as
@@ -52,6 +53,10 @@ class Dataset(Role):
         """Return the databases that the examples name."""
         return ()
 
+    def fetch(self) -> str:
+        """Bring the data to where `load` looks for it, and return a sentence that says where that is."""
+        raise ConfigError("this dataset has nothing to fetch")
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -78,7 +83,7 @@ class Policy(Role):
         """Return one completion for each example, in order; an example that comes twice wants two samples."""
 
     def prepare(self, examples: Sequence[Example]) -> None:
-        """Look at every example that will be asked for, before the first one is; raise `ConfigError` if one cannot be."""
+        """Look at every example that will be asked for; raise `ConfigError` if one cannot be answered."""
 
     @property
     def trainable(self) -> bool:
@@ -115,7 +120,7 @@ class Backend(Role):
 
     @abstractmethod
     def execute(self, code: str, example: Example) -> Execution:
-        """Run the code on the example's database.
+        """Run the code on the example's database; nothing else of the example may change what comes back.
 
         What the code did wrong, a time limit included, is the `error` of the execution returned. What the machine did
         wrong is raised as `BackendError`; the call may then be repeated and must mend the connection itself.

@@ -1,0 +1,79 @@
+"""Find out what can be known of a run without its model: names, settings, data, the backend, the gold answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from codegym.config import Run
+from codegym.errors import ConfigError
+from codegym.grading import Grader
+from codegym.plugins import nearest
+from codegym.report import Display
+from codegym.run import Examples, load_examples, open_lanes
+from codegym.types import Example, Finding, Rollout
+
+
+def check(run: Run, display: Display) -> Iterator[tuple[str, Finding]]:
+    """Yield findings, each with the name of the table that it is about."""
+    findings = [(table, finding) for table, plugin in run.roles() for finding in plugin.findings()]
+    yield from findings
+    blocked = {table for table, finding in findings if finding.level == "error"} & {"dataset", "backend"}
+    if blocked:
+        return
+    problems, examples = _load(run)
+    yield from (("dataset", Finding("error", problem)) for problem in problems)
+    for split, members in examples.items():
+        empty = sum(not example.answer.strip() for example in members)
+        note = f", {empty} with an empty answer" if empty else ""
+        yield "dataset", Finding("warning" if empty else "note", f"{split}: {len(members)} examples{note}")
+    everything = [example for members in examples.values() for example in members]
+    try:
+        run.policy.prepare(everything)
+    except ConfigError as error:
+        yield from (("policy", Finding("error", problem)) for problem in error.problems)
+    yield from (("backend", finding) for finding in _executed(run, display, everything))
+
+
+def _load(run: Run) -> tuple[list[str], Examples]:
+    """Load every split that the run names; return what failed and what did not."""
+    problems: list[str] = []
+    examples: Examples = {}
+    splits = [*run.evaluation.splits]
+    if run.policy.trainable:
+        splits += [run.training.split, run.evaluation.dev]
+    known = run.dataset.splits()
+    for split in dict.fromkeys(splits):
+        if known and split not in known:
+            problems.append(f"there is no split {split}{nearest(split, known)}")
+            continue
+        try:
+            examples |= load_examples(run, [split], {})
+        except ConfigError as error:
+            problems += error.problems
+    return problems, examples
+
+
+def _executed(run: Run, display: Display, examples: list[Example]) -> Iterator[Finding]:
+    """Open the backend, and grade the known good completions, where the dataset has them."""
+    with open_lanes(run, display) as lanes:
+        yield Finding("note", f"{lanes.count} lanes opened, databases: {_names(run) or 'none'}")
+        targets = [example for example in examples if example.metadata.get("target")]
+        if not targets:
+            return
+        with display.phase("grade known good answers", len(targets), "rollouts") as bar:
+            rollouts = Grader(lanes, run.guards, run.rewards).grade(
+                targets, [example.metadata["target"] for example in targets]
+            )
+            bar.advance(len(targets))
+        wrong = [rollout for rollout in rollouts if not rollout.execution.ok or rollout.metrics.get("ems", 1.0) < 1.0]
+        yield Finding("note", f"{len(targets) - len(wrong)} of {len(targets)} known good completions get full marks")
+        yield from (Finding("warning", _complaint(rollout)) for rollout in wrong[:5])
+
+
+def _names(run: Run) -> str:
+    return ", ".join(f"{database.name} ({database.fingerprint[:8]})" for database in run.dataset.databases())
+
+
+def _complaint(rollout: Rollout) -> str:
+    what = rollout.refusal or rollout.execution.message or "another answer than the reference"
+    return f"the known good completion of {rollout.example.id} does not get full marks: {what}"

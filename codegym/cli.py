@@ -1,0 +1,157 @@
+"""Be the command line: arguments in, one call, result out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from codegym.errors import CodegymError, ConfigError
+
+if TYPE_CHECKING:
+    from codegym.config import Run
+
+app = typer.Typer(
+    name="codegym",
+    help="Reinforcement learning of code with execution feedback.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out_console = Console()
+error_console = Console(stderr=True)
+
+File = Annotated[Path, typer.Argument(help="The run file, TOML.", show_default=False)]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: policy.learning_rate=1e-5.")
+]
+Out = Annotated[Path | None, typer.Option(help="The run's folder [default: runs/<name>/<time>].", show_default=False)]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False) -> None:
+    # Declared for --help; `main` reads it, because an error may come before this is called.
+    del debug
+
+
+@app.command("run")
+def run_command(file: File, sets: Sets = None, out: Out = None) -> None:
+    """Train, keep the best model on dev, and evaluate before and after."""
+    _experiment(file, sets, out, train=True)
+
+
+@app.command("eval")
+def eval_command(file: File, sets: Sets = None, out: Out = None) -> None:
+    """Evaluate the policy as it is, without training."""
+    _experiment(file, sets, out, train=False)
+
+
+@app.command("check")
+def check_command(file: File, sets: Sets = None) -> None:
+    """Check everything that can be known without a model: names, settings, data, backend, answers."""
+    from codegym.check import check
+    from codegym.report import Display
+
+    styles = {"error": "bold red", "warning": "yellow", "note": "green"}
+    errors = 0
+    for table, finding in check(_load(file, sets), Display(out_console)):
+        errors += finding.level == "error"
+        out_console.print(Text(f"{finding.level:<8}", styles[finding.level]) + Text(f"[{table}] {finding.text}"))
+    if errors:
+        raise ConfigError(f"{file}: {errors} {'error' if errors == 1 else 'errors'}, see above")
+    out_console.print(f"{file}: ready to run", highlight=False, markup=False)
+
+
+@app.command("score")
+def score_command(
+    file: File,
+    example: Annotated[str, typer.Option(help="Id of the example, <split>/<row>.")],
+    code: Annotated[str, typer.Option(help="The completion to grade.")],
+    sets: Sets = None,
+) -> None:
+    """Grade one completion and explain it: extraction, guards, rows, each part of the reward."""
+    from codegym.plugins import nearest
+    from codegym.report import Display, explain
+    from codegym.run import grade_one, load_examples
+
+    run = _load(file, sets)
+    split = example.rpartition("/")[0]
+    if split not in run.dataset.splits():
+        raise ConfigError(f"--example {example}: there is no split {split}{nearest(split, run.dataset.splits())}")
+    found = [candidate for candidate in load_examples(run, [split], {})[split] if candidate.id == example]
+    if not found:
+        raise ConfigError(f"--example {example}: the split {split} has no such example")
+    out_console.print(explain(grade_one(run, Display(error_console), found[0], code)))
+
+
+@app.command("plugins")
+def plugins_command() -> None:
+    """List what is installed, from where, and what failed to load and why."""
+    from codegym.plugins import Plugins
+
+    plugins = Plugins()
+    table = Table("role", "name", "class", "from", box=None, header_style="bold")
+    for offer in sorted(plugins.offers, key=lambda offer: (offer.role, offer.name)):
+        contested = sum((other.role, other.name) == (offer.role, offer.name) for other in plugins.offers) > 1
+        source = Text(str(offer.source)) + Text(" contested: using it is an error" if contested else "", "red")
+        table.add_row(offer.role, offer.name, offer.plugin_class.__name__, source)
+    out_console.print(table)
+    for failure in plugins.failures:
+        out_console.print(Text(f"failed: {failure.source}: {failure.reason}", "red"))
+
+
+@app.command("fetch")
+def fetch_command(dataset: Annotated[str, typer.Argument(help="Name of a dataset, such as temptabqa.")]) -> None:
+    """Bring the data of a dataset to this machine."""
+    from codegym.plugins import Plugins
+    from codegym.roles import Dataset
+
+    plugin_class, _ = Plugins().find(Dataset, dataset)
+    out_console.print(plugin_class().fetch(), highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; print an error without a traceback and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except CodegymError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(text: str, exit_code: int) -> None:
+    for line in text.splitlines():
+        error_console.print(Text("error: ", "bold red") + Text(line), soft_wrap=True)
+    sys.exit(exit_code)
+
+
+def _load(file: Path, sets: list[str] | None) -> Run:
+    from codegym.config import load
+
+    return load(file, sets or [])
+
+
+def _experiment(file: Path, sets: list[str] | None, out: Path | None, *, train: bool) -> None:
+    from codegym.report import Display, results_table
+    from codegym.run import run_experiment
+
+    display = Display(out_console)
+    folder, report = run_experiment(_load(file, sets), display, train=train, out=out, command=sys.argv)
+    out_console.print(results_table(report))
+    display.say(f"Everything is in {folder.path}")

@@ -1,0 +1,81 @@
+"""Turn completions into rewards: extract, guard, execute, score. The only path from completion to number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from codegym.config import WeightedReward
+from codegym.errors import PluginError
+from codegym.extract import extract
+from codegym.lanes import Lanes
+from codegym.plugins import blaming
+from codegym.roles import Guard
+from codegym.types import NOT_RUN, Example, Execution, Rollout
+
+NO_CODE = "there is no code in the completion"
+
+
+class Grader:
+    """Grades completions with the guards and rewards of a run, executing on its lanes.
+
+    Training, evaluation and re-scoring all use it, so they cannot drift apart.
+    """
+
+    def __init__(self, lanes: Lanes, guards: Mapping[str, Guard], rewards: Sequence[WeightedReward]) -> None:
+        self.lanes = lanes
+        self.guards = guards
+        self.rewards = rewards
+
+    def grade(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
+        """Return one rollout for each completion, in order.
+
+        Raises `BackendError` when the machine fails for good and `PluginError` when a guard or reward breaks its
+        promise; the fault of a completion is in its rollout.
+        """
+        if len(examples) != len(completions):
+            raise PluginError(f"the policy gave {len(completions)} completions for {len(examples)} examples")
+        codes = [extract(completion) for completion in completions]
+        refusals = [self._refusal(code, example) for code, example in zip(codes, examples, strict=True)]
+        allowed = [index for index, refusal in enumerate(refusals) if not refusal]
+        executed = self.lanes.execute([(codes[index], examples[index]) for index in allowed])
+        executions = dict(zip(allowed, executed, strict=True))
+        return [
+            self._scored(example, completion, codes[index], refusals[index], executions.get(index, NOT_RUN))
+            for index, (example, completion) in enumerate(zip(examples, completions, strict=True))
+        ]
+
+    def _refusal(self, code: str, example: Example) -> str:
+        if not code:
+            return NO_CODE
+        for label, guard in self.guards.items():
+            with blaming(f'guard "{label}"'):
+                reason = guard.check(code, example)
+            if reason:
+                return f"{label}: {reason}"
+        return ""
+
+    def _scored(self, example: Example, completion: str, code: str, refusal: str, execution: Execution) -> Rollout:
+        rollout = Rollout(example, completion, code, refusal, execution)
+        scores: dict[str, float] = {}
+        metrics = {"error_rate": float(not execution.ok), "refusal_rate": float(bool(refusal))}
+        for weighted in self.rewards:
+            with blaming(f'reward "{weighted.label}"'):
+                score = weighted.reward.score(rollout) if weighted.weight else {}
+                measured = weighted.reward.metrics(rollout)
+            parts = score if isinstance(score, Mapping) else {"": score}
+            for name, value in parts.items():
+                label = f"{weighted.label}.{name}" if name else weighted.label
+                scores[label] = weighted.weight * _number(value, f'reward "{weighted.label}"', example)
+            for name, value in measured.items():
+                # A second reward that measures the same thing (the paper's beside ours) keeps its label in the name.
+                label = f"{weighted.label}.{name}" if name in metrics else name
+                metrics[label] = _number(value, f'reward "{weighted.label}"', example)
+        return Rollout(example, completion, code, refusal, execution, scores, metrics, math.fsum(scores.values()))
+
+
+def _number(value: object, who: str, example: Example) -> float:
+    # Bools are numbers to Python, and `return rows == answer` is the natural way to write a reward.
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise PluginError(f"{who} returned {value!r} for example {example.id}: a score is a finite number")
+    return float(value)

@@ -1,0 +1,160 @@
+"""Write a run's folder so that a crash at any moment leaves what was finished readable."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import tomli_w
+
+from codegym.errors import BackendError, ConfigError
+from codegym.types import Execution, Rollout
+
+ROWS_KEPT = 100
+"""How many rows of an answer a rollout's record keeps; `row_count` tells how many there were."""
+
+
+class RunFolder:
+    """The folder of one run: `run.toml`, `manifest.json`, `metrics.jsonl`, `rollouts/`, `report.json`, `model/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path | None, name: str, started: datetime) -> RunFolder:
+        """Make `out`, or `runs/<name>/<time>`; raise `ConfigError` if it already holds something."""
+        path = out or Path("runs") / name / started.strftime("%Y%m%d-%H%M%S")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            taken = any(path.iterdir())
+        except OSError as error:
+            raise ConfigError(f"--out {path}: cannot be a run folder: {error.strerror}") from None
+        if taken:
+            raise ConfigError(f"--out {path}: is not empty: a run never writes over another; name a new folder")
+        (path / "rollouts").mkdir()
+        return cls(path)
+
+    def write_toml(self, name: str, table: Mapping[str, Any]) -> None:
+        """Write a table as TOML. What is None is left out, for TOML has no word for it."""
+        self.write_text(name, tomli_w.dumps(_without_none(table), multiline_strings=True))
+
+    def write_json(self, name: str, content: object) -> None:
+        """Write JSON, indented for people."""
+        self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole or not at all: into a temporary file, synced, then renamed."""
+        target = self.path / name
+        temporary = target.with_name(f".{target.name}.tmp")
+        with writing(target), temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+
+    def lines(self, name: str) -> JsonLines:
+        """Open a JSONL file of the folder to append to."""
+        return JsonLines(self.path / name)
+
+
+class JsonLines:
+    """A file of JSON lines, each flushed when it is written. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append records, one a line."""
+        with writing(self.path):
+            for record in records:
+                self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class writing:  # noqa: N801 (reads as a verb: `with writing(path)`)
+    """Turn an `OSError` while writing, a full disk above all, into a `BackendError`: it is the machine's failure."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise BackendError(
+                f"cannot write {self.path}: {error.strerror}; what was written before is whole"
+            ) from error
+
+
+def rollout_record(rollout: Rollout, **context: str | int) -> dict[str, Any]:
+    """Return a rollout as a JSON object: the example by its id, at most `ROWS_KEPT` rows of the answer."""
+    return {
+        "id": rollout.example.id,
+        **context,
+        "completion": _printable(rollout.completion),
+        "code": _printable(rollout.code),
+        "refusal": _printable(rollout.refusal),
+        "execution": _execution_record(rollout.execution),
+        "scores": dict(rollout.scores),
+        "metrics": dict(rollout.metrics),
+        "reward": rollout.reward,
+    }
+
+
+def _execution_record(execution: Execution) -> dict[str, Any]:
+    return {
+        "columns": [_printable(column) for column in execution.columns],
+        "rows": [[_cell(cell) for cell in row] for row in execution.rows[:ROWS_KEPT]],
+        "row_count": len(execution.rows),
+        "error": execution.error,
+        "message": _printable(execution.message),
+        "seconds": round(execution.seconds, 6),
+        "truncated": execution.truncated,
+    }
+
+
+_CELLS: dict[type, Callable[[Any], Any]] = {
+    bytes: lambda cell: {"base64": base64.b64encode(cell).decode()},
+    Decimal: str,
+    datetime: datetime.isoformat,
+    date: date.isoformat,
+    time: time.isoformat,
+    timedelta: str,
+    str: lambda cell: _printable(cell),
+}
+
+
+def _cell(cell: object) -> Any:
+    convert = _CELLS.get(type(cell))
+    return convert(cell) if convert else cell
+
+
+def _printable(text: str) -> str:
+    """Replace lone surrogates, which a model may write and no file can hold."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value

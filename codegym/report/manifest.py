@@ -1,0 +1,63 @@
+"""Record what a run was made of: versions, plugins, data, machine and command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Any
+
+from codegym.config import Run
+from codegym.types import Database, Example
+
+
+def manifest(
+    run: Run,
+    examples: Mapping[str, Sequence[Example]],
+    databases: Sequence[Database],
+    command: Sequence[str],
+    started: datetime,
+) -> dict[str, Any]:
+    """Return everything that a second person needs to make the same run, as a JSON object."""
+    return {
+        "name": run.name,
+        "started": started.isoformat(timespec="seconds"),
+        "command": list(command),
+        "seed": run.seed,
+        "versions": _versions(),
+        "plugins": {table: str(source) for table, source in run.sources.items()},
+        "examples": {
+            split: {"n": len(members), "sha256": _examples_hash(members)} for split, members in examples.items()
+        },
+        "databases": {database.name: database.fingerprint for database in databases},
+        "machine": {
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Return the installed versions of codegym and of what it requires, extras included."""
+    names = ["codegym", *(re.split(r"[^\w.-]", requirement)[0] for requirement in requires("codegym") or [])]
+    versions = {}
+    for name in dict.fromkeys(names):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # an extra that is not installed
+            continue
+    return versions
+
+
+def _examples_hash(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.id, example.prompt, example.answer, example.database]).encode())
+    return digest.hexdigest()
