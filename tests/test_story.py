@@ -1,0 +1,131 @@
+"""Runs of the whole thing through the command line: a real model, real training, real databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SHORT = [
+    "--set=training.limit=64",
+    "--set=evaluation.limit=48",
+    "--set=policy.prompts_per_step=8",
+    "--set=policy.num_generations=4",
+    "--set=policy.evaluations=2",
+]
+
+
+def codegym(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "codegym", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart with few examples, run once for all tests of this module."""
+    folder = tmp_path_factory.mktemp("story")
+    finished = codegym("run", BENCHMARKS / "quickstart.toml", *SHORT, "--out", "out", cwd=folder)
+    assert finished.returncode == 0, finished.stderr
+    return folder / "out"
+
+
+def test_a_run_reports_before_and_after_with_intervals(short_run: Path) -> None:
+    report = json.loads((short_run / "report.json").read_text())
+    for moment in ("before", "after"):
+        summary = report["splits"]["test"][moment]
+        assert summary["n"] == 48
+        assert all(0.0 <= summary[name] <= 1.0 for name in ("ems", "rems", "f1", "error_rate", "ems_release"))
+        for name in ("ems", "error_rate"):
+            low, high = summary[f"{name}_interval"]
+            assert low <= summary[name] <= high
+    assert report["finished"]
+    assert report["dev"]
+
+
+def test_a_run_leaves_rollouts_metrics_manifest_model_and_card(short_run: Path) -> None:
+    rollouts = [json.loads(line) for line in (short_run / "rollouts" / "train.jsonl").open()]
+    assert len(rollouts) == 64 * 4
+    assert {rollout["step"] for rollout in rollouts} == set(range(1, 9))
+    assert all(rollout["reward"] == pytest.approx(sum(rollout["scores"].values())) for rollout in rollouts)
+    steps = [json.loads(line)["step"] for line in (short_run / "metrics.jsonl").open() if "dev_score" not in line]
+    assert steps == list(range(1, 9))
+    manifest = json.loads((short_run / "manifest.json").read_text())
+    assert manifest["versions"]["trl"]
+    assert manifest["plugins"]["policy"].startswith("codegym ")
+    assert manifest["examples"]["train"]["n"] == 64
+    assert list((short_run / "model").glob("*.safetensors"))
+    assert "| test | 48 |" in (short_run / "model" / "README.md").read_text()
+
+
+def test_the_resolved_run_file_makes_the_same_run(short_run: Path, tmp_path: Path) -> None:
+    resolved = tomllib.loads((short_run / "run.toml").read_text())
+    assert resolved["policy"]["epsilon"]  # a default, written out
+    again = codegym("eval", short_run / "run.toml", "--out", "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    first = (short_run / "rollouts" / "test.before.jsonl").read_text().splitlines()
+    second = (tmp_path / "again" / "rollouts" / "test.before.jsonl").read_text().splitlines()
+    assert [json.loads(line)["completion"] for line in first] == [json.loads(line)["completion"] for line in second]
+
+
+def test_the_trained_model_is_a_model_to_start_from(short_run: Path, tmp_path: Path) -> None:
+    model = f"--set=policy.model={short_run / 'model'}"
+    again = codegym("eval", short_run / "run.toml", model, "--out", "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    after = json.loads((short_run / "report.json").read_text())["splits"]["test"]["after"]
+    before = json.loads((tmp_path / "again" / "report.json").read_text())["splits"]["test"]["before"]
+    assert before["ems"] == after["ems"]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_takes_two_seconds_and_leaves_no_process(stop: signal.Signals, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "codegym", "run", BENCHMARKS / "quickstart.toml", "--out", "out"]
+    run = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "rollouts" / "test.before.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(1)
+    stopped = time.monotonic()
+    run.send_signal(stop)
+    _, errors = run.communicate(timeout=30)
+    assert time.monotonic() - stopped < 2.5
+    assert run.returncode == 130
+    assert "stopped; what was finished is in out" in errors
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(run.pid, 0)
+
+
+def test_a_run_never_writes_over_another(short_run: Path) -> None:
+    refused = codegym("run", BENCHMARKS / "quickstart.toml", "--out", short_run, cwd=short_run.parent)
+    assert refused.returncode == 2
+    assert "is not empty: a run never writes over another; name a new folder" in refused.stderr
+
+
+def test_check_finds_the_quickstart_ready_and_imports_no_torch(tmp_path: Path) -> None:
+    code = "import sys; sys.argv = ['codegym', 'check', sys.argv[1]]; from codegym.cli import app\n"
+    code += "app(standalone_mode=False); print('torch' in sys.modules)"
+    checked = subprocess.run(
+        [sys.executable, "-c", code, BENCHMARKS / "quickstart.toml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "ready to run" in checked.stdout
+    assert checked.stdout.splitlines()[-1] == "False"
+
+
+def test_score_explains_a_rollout(tmp_path: Path) -> None:
+    arguments = ("--example", "test/0", "--code", "SELECT * FROM athlete")
+    scored = codegym("score", BENCHMARKS / "quickstart.toml", *arguments, cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert "refused: no_select_star:" in scored.stdout
+    assert "rems.error" in scored.stdout
+    unknown = codegym("score", BENCHMARKS / "quickstart.toml", "--example", "tst/0", "--code", "x", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "there is no split tst; did you mean test?" in unknown.stderr
