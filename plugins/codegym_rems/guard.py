@@ -1,0 +1,170 @@
+"""Refuse queries that ask for every column, and texts that are no single query."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from codegym import Example, Guard
+
+if TYPE_CHECKING:
+    from sqlglot import Token, TokenType, exp
+
+MAX_DEPTH = 64
+"""Nested brackets: sqlglot recurses for each, and its compiled build dies of 400."""
+MAX_JOINS = 12
+MAX_FORKS = 14
+"""Joins and nested calls together: each may double sqlglot's time. It looks for the ON of every JOIN (20 without take
+5 s), tries `DATE(...)` as a type first, and copies the arguments of some functions."""
+
+# From the first place at which the parser and an engine split a text differently, either may see a `*` that the other
+# takes for a comment or a string. These are the places known, with `[` outside strings, which is refused as a token.
+_READ_DIFFERENTLY = {
+    r"/\*[!M+]": "comments that start with /*!, /*M or /*+ are refused: engines may run what stands in them",
+    r"--(?![ \t\r\n]|$)": "-- without a space after it is refused: a comment in SQLite, two minus signs in MariaDB",
+    r"\\['\"`]": "a backslash before a quote is refused: MariaDB's string goes on, SQLite's ends there",
+    r"\{#": "{# is refused: a comment to the guard's parser, to no engine",
+}
+_MISREAD = re.compile("|".join(f"({pattern})" for pattern in _READ_DIFFERENTLY))
+_MISREAD_REASONS = tuple(_READ_DIFFERENTLY.values())
+
+
+@dataclass
+class NoSelectStar(Guard):
+    """Refuses a `*` in any projection, more than one statement, and whatever is not a query.
+
+    `COUNT(*)` and `EXISTS (SELECT * ...)` may pass; CTEs, derived tables, subqueries and set operations are searched.
+    What cannot be read is refused too, since it may be anything. It stops reward hacking; safety is the backend's.
+
+    dialect:    sqlglot's name of the dialect; default "mysql", which also reads what SQLite and MariaDB share
+    max_length: longest code in characters; default 16384
+    """
+
+    dialect: str = "mysql"
+    max_length: Annotated[int, Field(ge=1, le=65536)] = 16384
+
+    def __post_init__(self) -> None:
+        from sqlglot.dialects.dialect import Dialects
+
+        known = sorted(dialect.value for dialect in Dialects if dialect.value)
+        if self.dialect not in known:
+            nearest = get_close_matches(self.dialect, known, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
+            raise ValueError(f"{self.dialect!r} is not a dialect that sqlglot reads: {hint}")
+
+    def check(self, code: str, example: Example) -> str | None:
+        """Return why the code is refused, one sentence that names the construct, or None."""
+        if len(code) > self.max_length:
+            return f"the code is {len(code)} characters long, more than the limit of {self.max_length}"
+        return _refusal(code, self.dialect)
+
+
+@lru_cache(maxsize=4096)
+def _refusal(code: str, dialect_name: str) -> str | None:
+    from sqlglot.dialects.dialect import Dialect
+    from sqlglot.errors import SqlglotError
+
+    if misread := _MISREAD.search(code):
+        return _MISREAD_REASONS[(misread.lastindex or 1) - 1]
+    dialect = Dialect.get_or_raise(dialect_name)
+    try:
+        tokens = dialect.tokenize(code)
+        refusal = _refused_form(tokens, dialect_name) or _refused_cost(tokens, dialect.parser_class.FUNC_TOKENS)
+        return refusal or _refused_tree(dialect.parser().parse(tokens, code)[0])
+    except SqlglotError as error:
+        return f"the code cannot be read as SQL: {_one_line(error)}"
+    except RecursionError:
+        return "the code is nested too deeply to be read"
+    except (TypeError, AttributeError, ValueError, LookupError):  # how sqlglot 30 takes DATE_ADD with one argument
+        return "the code cannot be read as SQL: an argument is missing or misplaced"
+
+
+def _refused_form(tokens: Sequence[Token], dialect_name: str) -> str | None:
+    """Return what is wrong with a text that is not one query, or that MariaDB and SQLite split differently."""
+    from sqlglot import TokenType
+
+    kinds = [token.token_type for token in tokens]
+    while kinds and kinds[-1] == TokenType.SEMICOLON:
+        kinds.pop()
+    if not kinds:
+        return "there is no statement in the code"
+    if TokenType.SEMICOLON in kinds:
+        return "more than one statement is refused: an answer is one query"
+    if kinds[0] not in (TokenType.SELECT, TokenType.WITH, TokenType.L_PAREN):
+        return f"the code begins with {tokens[0].text[:40]!r}: only a query, SELECT or WITH, is run"
+    if dialect_name == "mysql" and TokenType.L_BRACKET in kinds:
+        return "[ outside a string is refused: it quotes a name in SQLite, not in MariaDB"
+    return None
+
+
+def _refused_cost(tokens: Sequence[Token], callable_kinds: Collection[TokenType]) -> str | None:
+    """Return why the parser would take too long or recurse too deeply."""
+    from sqlglot import TokenType
+
+    kinds = [token.token_type for token in tokens]
+    joins = kinds.count(TokenType.JOIN) + kinds.count(TokenType.STRAIGHT_JOIN)
+    if joins > MAX_JOINS:
+        return f"{joins} joins are more than the limit of {MAX_JOINS}: reading them takes too long"
+    calls: list[bool] = []  # for each bracket that is open: does it hold the arguments of a call?
+    for before, kind in pairwise([TokenType.SEMICOLON, *kinds]):
+        if kind in (TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE):
+            calls.append(before in callable_kinds)
+            if len(calls) > MAX_DEPTH:
+                return f"brackets are nested more than {MAX_DEPTH} deep"
+            if joins + sum(calls) > MAX_FORKS:
+                return f"{joins} joins and {sum(calls)} nested calls are more than the limit of {MAX_FORKS}"
+        elif kind in (TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE) and calls:
+            calls.pop()
+    return None
+
+
+def _refused_tree(query: exp.Expr | None) -> str | None:
+    """Return what is wrong with a parsed statement."""
+    from sqlglot import exp
+
+    root = query.unnest() if isinstance(query, exp.Subquery) else query
+    if query is None or not isinstance(root, exp.Select | exp.SetOperation):
+        return "the code is not a query: only SELECT, WITH and their set operations are run"
+    for node in query.walk():
+        if isinstance(node, exp.DML | exp.DDL | exp.Into):
+            return f"{node.key.upper()} inside a query is refused: a query only reads"
+        if isinstance(node, exp.Star) and not _harmless(node):
+            return f"{_written(node)} is refused: it returns every column; name the columns that answer the question"
+    return None
+
+
+def _harmless(star: exp.Expr) -> bool:
+    """Return whether the star is that of `COUNT(*)` or of a query directly under `EXISTS`, where none comes out."""
+    from sqlglot import exp
+
+    if isinstance(star.parent, exp.Count):
+        return True
+    column = star.parent if isinstance(star.parent, exp.Column) else star
+    query = column.parent
+    if not isinstance(query, exp.Select) or column.arg_key != "expressions":
+        return False
+    while isinstance(query.parent, exp.SetOperation | exp.Subquery):
+        query = query.parent
+    return isinstance(query.parent, exp.Exists)
+
+
+def _written(star: exp.Expr) -> str:
+    """Return the star as it was written: `SELECT *`, `m.*`, `JSON_GROUP_ARRAY(*)`."""
+    from sqlglot import exp
+
+    owner = star.parent
+    return "SELECT *" if owner is None or isinstance(owner, exp.Select) else owner.sql("mysql")[:80]
+
+
+def _one_line(error: Exception) -> str:
+    """Return what sqlglot says first, without its terminal colours and its copy of the code."""
+    for problem in getattr(error, "errors", ()):
+        return f"{problem['description'].rstrip('.')} in line {problem['line']}, column {problem['col']}"
+    return re.sub(r"\x1b\[\d*m|\s+", " ", str(error)).strip()[:160]
