@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
@@ -63,7 +65,9 @@ def check_command(file: File, sets: Sets = None) -> None:
     errors = 0
     for table, finding in check(_load(file, sets), Display(out_console)):
         errors += finding.level == "error"
-        out_console.print(Text(f"{finding.level:<8}", styles[finding.level]) + Text(f"[{table}] {finding.text}"))
+        out_console.print(
+            Text(f"{finding.level:<8}", styles[finding.level]) + Text(f"[{table}] {finding.text}"), soft_wrap=True
+        )
     if errors:
         raise ConfigError(f"{file}: {errors} {'error' if errors == 1 else 'errors'}, see above")
     out_console.print(f"{file}: ready to run", highlight=False, markup=False)
@@ -88,7 +92,7 @@ def score_command(
     found = [candidate for candidate in load_examples(run, [split], {})[split] if candidate.id == example]
     if not found:
         raise ConfigError(f"--example {example}: the split {split} has no such example")
-    out_console.print(explain(grade_one(run, Display(error_console), found[0], code)))
+    out_console.print(explain(*grade_one(run, Display(error_console), found[0], code)))
 
 
 @app.command("plugins")
@@ -147,11 +151,21 @@ def _load(file: Path, sets: list[str] | None) -> Run:
     return load(file, sets or [])
 
 
+def _show_logs(packages: set[str]) -> None:
+    """Show what the run's plugins log, and the warnings of everybody else, between the bars."""
+    handler = RichHandler(console=out_console, show_time=False, show_path=False, show_level=False, highlighter=None)
+    logging.basicConfig(format="%(message)s", handlers=[handler])
+    for package in packages:
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
 def _experiment(file: Path, sets: list[str] | None, out: Path | None, *, train: bool) -> None:
     from codegym.report import Display, results_table
     from codegym.run import run_experiment
 
+    run = _load(file, sets)
+    _show_logs({type(plugin).__module__.partition(".")[0] for _, plugin in run.roles()})
     display = Display(out_console)
-    folder, report = run_experiment(_load(file, sets), display, train=train, out=out, command=sys.argv)
+    folder, report = run_experiment(run, display, train=train, out=out, command=sys.argv)
     out_console.print(results_table(report))
     display.say(f"Everything is in {folder.path}")

@@ -35,6 +35,9 @@ class Grader:
         """
         if len(examples) != len(completions):
             raise PluginError(f"the policy gave {len(completions)} completions for {len(examples)} examples")
+        for example, completion in zip(examples, completions, strict=True):
+            if not isinstance(completion, str):
+                raise PluginError(f"the policy gave {completion!r} for example {example.id}, not a text")
         codes = [extract(completion) for completion in completions]
         refusals = [self._refusal(code, example) for code, example in zip(codes, examples, strict=True)]
         allowed = [index for index, refusal in enumerate(refusals) if not refusal]
@@ -44,6 +47,15 @@ class Grader:
             self._scored(example, completion, codes[index], refusals[index], executions.get(index, NOT_RUN))
             for index, (example, completion) in enumerate(zip(examples, completions, strict=True))
         ]
+
+    def reasons(self, rollout: Rollout) -> dict[str, str]:
+        """Return why each part of the rollout's reward is what it is, as far as the rewards tell."""
+        reasons: dict[str, str] = {}
+        for weighted in self.rewards:
+            with blaming(f'reward "{weighted.label}"'):
+                explained = weighted.reward.explain(rollout) if weighted.weight else {}
+            reasons |= {_part_label(weighted.label, part): reason for part, reason in explained.items()}
+        return reasons
 
     def _refusal(self, code: str, example: Example) -> str:
         if not code:
@@ -62,16 +74,21 @@ class Grader:
         for weighted in self.rewards:
             with blaming(f'reward "{weighted.label}"'):
                 score = weighted.reward.score(rollout) if weighted.weight else {}
-                measured = weighted.reward.metrics(rollout)
+                measured = dict(weighted.reward.metrics(rollout))
             parts = score if isinstance(score, Mapping) else {"": score}
             for name, value in parts.items():
-                label = f"{weighted.label}.{name}" if name else weighted.label
-                scores[label] = weighted.weight * _number(value, f'reward "{weighted.label}"', example)
+                scores[_part_label(weighted.label, name)] = weighted.weight * _number(
+                    value, f'reward "{weighted.label}"', example
+                )
             for name, value in measured.items():
                 # A second reward that measures the same thing (the paper's beside ours) keeps its label in the name.
                 label = f"{weighted.label}.{name}" if name in metrics else name
                 metrics[label] = _number(value, f'reward "{weighted.label}"', example)
         return Rollout(example, completion, code, refusal, execution, scores, metrics, math.fsum(scores.values()))
+
+
+def _part_label(reward: str, part: str) -> str:
+    return f"{reward}.{part}" if part else reward
 
 
 def _number(value: object, who: str, example: Example) -> float:

@@ -7,14 +7,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from codegym.errors import BackendError
+from codegym.errors import BackendError, PluginError
 from codegym.plugins import blaming
 from codegym.roles import Backend
 from codegym.types import Database, Example, Execution
@@ -56,9 +57,13 @@ class Lanes:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Lanes:
-        opened: list[Future[None]] = [Future() for _ in range(self.count)]
+        with blaming("the backend, as it was made,"):
+            backends = [self.new_backend() for _ in range(self.count)]
+        opened: list[Future[None]] = [Future() for _ in backends]
         # Daemons: a query that ignores every limit must not keep the process alive after Ctrl-C.
-        self._threads = [threading.Thread(target=self._work, args=(future,), daemon=True) for future in opened]
+        self._threads = [
+            threading.Thread(target=self._work, args=lane, daemon=True) for lane in zip(backends, opened, strict=True)
+        ]
         for thread in self._threads:
             thread.start()
         try:
@@ -75,7 +80,10 @@ class Lanes:
         self.close()
 
     def close(self) -> None:
-        """Close every backend in its own thread, without waiting long for one that hangs."""
+        """Close every backend in its own thread, dropping what is queued and not waiting long for one that hangs."""
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()
         for _ in self._threads:
             self._queue.put(None)
         deadline = time.monotonic() + CLOSE_SECONDS
@@ -114,9 +122,8 @@ class Lanes:
         while len(self._cache) > self.cache_size:
             self._cache.popitem(last=False)
 
-    def _work(self, opened: Future[None]) -> None:
+    def _work(self, backend: Backend, opened: Future[None]) -> None:
         """Live as one lane: open a backend, execute until told to stop, close."""
-        backend = self.new_backend()
         name = f"backend {type(backend).__name__}"
         try:
             _settle(opened, lambda: backend.open(self.databases), name)
@@ -135,7 +142,10 @@ class Lanes:
         ):
             with attempt:
                 self.counters.retries += attempt.retry_state.attempt_number > 1
-                return backend.execute(code, example)
+                execution = backend.execute(code, example)
+                if not isinstance(execution, Execution):
+                    raise PluginError(f"backend {type(backend).__name__} returned {execution!r}, not an Execution")
+                return execution
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 

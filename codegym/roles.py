@@ -143,6 +143,10 @@ class Reward(Role):
         """Return figures to report and not to train on, as fractions: `{"ems": 1.0}`."""
         return {}
 
+    def explain(self, rollout: Rollout) -> Mapping[str, str]:
+        """Return a sentence for each part of the score, the reason that it is what it is, for `codegym score`."""
+        return {}
+
 
 ROLES: tuple[type[Role], ...] = (Dataset, Policy, Guard, Backend, Reward)
 

@@ -92,10 +92,12 @@ def open_lanes(run: Run, display: Display) -> Iterator[Lanes]:
         yield lanes
 
 
-def grade_one(run: Run, display: Display, example: Example, completion: str) -> Rollout:
-    """Grade one completion as the run would."""
+def grade_one(run: Run, display: Display, example: Example, completion: str) -> tuple[Rollout, dict[str, str]]:
+    """Grade one completion as the run would; return the rollout and the reasons for the parts of its reward."""
     with open_lanes(run, display) as lanes:
-        return Grader(lanes, run.guards, run.rewards).grade([example], [completion])[0]
+        grader = Grader(lanes, run.guards, run.rewards)
+        [rollout] = grader.grade([example], [completion])
+        return rollout, grader.reasons(rollout)
 
 
 @dataclass

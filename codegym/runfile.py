@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codegym.errors import ConfigError
+from codegym.plugins import did_you_mean
 
 Table = dict[str, Any]
 
@@ -18,12 +19,14 @@ class RunFile:
     """The merged table of a run file, its layers and the overrides on the command line.
 
     `origins` maps each dotted key to the file, or `--set`, that set it last. `plugin_files` are local plugins.
+    `problems` are mistakes that do not keep the rest from being checked too.
     """
 
     path: Path
     table: Table = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     plugin_files: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def origin(self, key: str) -> str:
         """Return which file set a key, or the nearest table around it."""
@@ -31,20 +34,50 @@ class RunFile:
             key = key.rpartition(".")[0]
         return self.origins.get(key, str(self.path))
 
+    def lay(self, above: Table, origin: str) -> None:
+        """Lay a table of that origin over this one."""
+        self._merge(self.table, above, origin, "")
+
+    def _merge(self, below: Table, above: Table, origin: str, prefix: str) -> None:
+        if "plugin" in below and "plugin" in above and below["plugin"] != above["plugin"]:
+            # Another plugin: the settings of the one before mean nothing to it.
+            below.clear()
+            self.origins = {key: file for key, file in self.origins.items() if not key.startswith(prefix)}
+            self.origins[prefix.rstrip(".")] = origin
+        for key, value in above.items():
+            if not isinstance(value, dict):
+                below[key] = value
+                self.origins[prefix + key] = origin
+                continue
+            if not isinstance(below.get(key), dict):
+                below[key] = {}
+                self.origins[prefix + key] = origin
+            self._merge(below[key], value, origin, f"{prefix}{key}.")
+
 
 def read(path: Path, overrides: Sequence[str] = ()) -> RunFile:
     """Read a run file with its `extends` chain, then apply overrides of the form `table.key=value`.
 
-    Raises `ConfigError` for files that are missing, are no TOML or extend one another in a circle.
+    Raises `ConfigError` for run files that are missing, are no TOML or extend one another in a circle.
     """
     run_file = RunFile(path)
     for layer, table in _layers(path, ()):
-        run_file.plugin_files += _plugin_files(layer, table)
-        _merge(run_file, run_file.table, _anchored(table, layer.parent), str(layer))
-    problems = [problem for override in overrides if (problem := _override(run_file, override))]
-    if problems:
-        raise ConfigError(problems)
+        _take_plugin_files(run_file, layer, table)
+        run_file.lay(_anchored(table, layer.parent), str(layer))
+    from_command_line: Table = {}
+    for override in overrides:
+        _override(run_file, from_command_line, override)
+    run_file.lay(_anchored(from_command_line, Path.cwd()), "--set")
     return run_file
+
+
+def put(table: Table, names: Sequence[str], value: object) -> None:
+    """Set `table[names[0]][names[1]]...`, making the tables on the way."""
+    for name in names[:-1]:
+        if not isinstance(table.get(name), dict):
+            table[name] = {}
+        table = table[name]
+    table[names[-1]] = value
 
 
 def _layers(path: Path, extended_by: tuple[Path, ...]) -> list[tuple[Path, Table]]:
@@ -56,11 +89,13 @@ def _layers(path: Path, extended_by: tuple[Path, ...]) -> list[tuple[Path, Table
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"there is no run file {path}{by}") from None
+        raise ConfigError(f"there is no run file {path}{by}{_sibling(path)}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a run file{by}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{by}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+        raise ConfigError(f"{path}: not valid TOML: {error}{by}") from None
     base = table.pop("extends", None)
     if base is None:
         return [(path, table)]
@@ -69,14 +104,21 @@ def _layers(path: Path, extended_by: tuple[Path, ...]) -> list[tuple[Path, Table
     return [*_layers(path.parent / base, (*extended_by, path)), (path, table)]
 
 
-def _plugin_files(layer: Path, table: Table) -> list[Path]:
-    files = table.pop("plugins", [])
-    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-        raise ConfigError(f'{layer}: plugins: expected a list of files such as ["my_reward.py"], got {files!r}')
-    missing = [file for file in files if not (layer.parent / file).is_file()]
-    if missing:
-        raise ConfigError([f"{layer}: plugins: there is no file {layer.parent / file}" for file in missing])
-    return [(layer.parent / file).resolve() for file in files]
+def _take_plugin_files(run_file: RunFile, layer: Path, table: Table) -> None:
+    """Move the local plugins of a layer from its table to the run file."""
+    names = table.pop("plugins", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        run_file.problems.append(f'{layer}: plugins: expected a list of files such as ["my_reward.py"], got {names!r}')
+        return
+    for file in [layer.parent / name for name in names]:
+        if not file.is_file():
+            run_file.problems.append(f"{layer}: plugins: there is no file {file}{_sibling(file)}")
+        elif file.resolve() not in run_file.plugin_files:
+            run_file.plugin_files.append(file.resolve())
+
+
+def _sibling(path: Path) -> str:
+    return did_you_mean(path.stem, [file.stem for file in path.parent.glob(f"*{path.suffix}")])
 
 
 def _anchored(value: Any, folder: Path) -> Any:
@@ -90,35 +132,20 @@ def _anchored(value: Any, folder: Path) -> Any:
     return value
 
 
-def _merge(run_file: RunFile, below: Table, above: Table, origin: str, prefix: str = "") -> None:
-    """Lay `above` over `below`, table by table.
-
-    A table that names another plugin than the one below starts afresh: one plugin's settings mean nothing to another.
-    """
-    if below.get("plugin") != above.get("plugin", below.get("plugin")):
-        below.clear()
-    for key, value in above.items():
-        if isinstance(value, dict):
-            inner = below.get(key)
-            below[key] = inner if isinstance(inner, dict) else {}
-            run_file.origins.setdefault(prefix + key, origin)
-            _merge(run_file, below[key], value, origin, f"{prefix}{key}.")
-        else:
-            below[key] = value
-            run_file.origins[prefix + key] = origin
-
-
-def _override(run_file: RunFile, override: str) -> str:
-    """Apply one `a.b=value`; return what is wrong with it, or an empty string."""
+def _override(run_file: RunFile, table: Table, override: str) -> None:
+    """Put the value of one `a.b=value` into a table."""
     key, equals, text = override.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
-        return f"--set {override}: expected table.key=value, such as policy.learning_rate=1e-5"
+        run_file.problems.append(f"--set {override}: expected table.key=value, such as policy.learning_rate=1e-5")
+    elif names[0] in ("extends", "plugins"):
+        run_file.problems.append(f"--set {override}: {names[0]} can only be set in a run file")
+    else:
+        put(table, names, _parsed(text))
+
+
+def _parsed(text: str) -> object:
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    for name in reversed(names):
-        value = {name: value}
-    _merge(run_file, run_file.table, _anchored(value, Path.cwd()), "--set")
-    return ""
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:  # a bare word
+        return text

@@ -14,8 +14,8 @@ from codegym.types import Execution, Rollout
 ROWS_SHOWN = 10
 
 
-def explain(rollout: Rollout) -> RenderableType:
-    """Return the story of a rollout for a terminal."""
+def explain(rollout: Rollout, reasons: Mapping[str, str]) -> RenderableType:
+    """Return the story of a rollout for a terminal; `reasons` holds a sentence for parts of the reward."""
     example = rollout.example
     story = Table.grid(padding=(0, 2))
     story.add_column(style="bold")
@@ -32,8 +32,14 @@ def explain(rollout: Rollout) -> RenderableType:
     parts: list[RenderableType] = [story]
     if rollout.execution.rows:
         parts.append(_rows(rollout.execution))
-    parts.append(_numbers("reward", {**rollout.scores, "total": rollout.reward}))
-    parts.append(_numbers("metric", rollout.metrics))
+    reward = Table("reward", Column("points", justify="right"), "why")
+    for part, points in rollout.scores.items():
+        reward.add_row(part, f"{points:.4g}", Text(reasons.get(part, "")))
+    reward.add_row("total", f"{rollout.reward:.4g}", style="bold")
+    metrics = Table("metric", Column("value", justify="right"))
+    for name, value in rollout.metrics.items():
+        metrics.add_row(name, f"{value:.3g}")
+    parts += [reward, metrics]
     return Group(*parts)
 
 
@@ -50,11 +56,4 @@ def _rows(execution: Execution) -> Table:
         table.add_row(*[Text("NULL" if cell is None else str(cell)) for cell in row])
     if len(execution.rows) > ROWS_SHOWN:
         table.caption = f"{len(execution.rows) - ROWS_SHOWN} more rows"
-    return table
-
-
-def _numbers(title: str, values: Mapping[str, float]) -> Table:
-    table = Table(title, Column("value", justify="right"))
-    for name, value in values.items():
-        table.add_row(name, f"{value:.4g}")
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -141,6 +142,7 @@ _CELLS: dict[type, Callable[[Any], Any]] = {
     time: time.isoformat,
     timedelta: str,
     str: lambda cell: _printable(cell),
+    float: lambda cell: cell if math.isfinite(cell) else str(cell),  # JSON has no word for infinity
 }
 
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-COLUMNS = {"ems": "EMS", "rems": "REMS", "f1": "F1", "error_rate": "errors", "ems_release": "EMS (release)"}
+COLUMNS = {"ems": "EMS", "rems": "REMS", "f1": "F1", "error_rate": "errors", "ems_release": "EMS\n(release)"}
 """Which metrics a table shows, in percent, and what it calls them; a report without any of them shows the reward."""
 
 
 def results_table(report: Mapping[str, Any]) -> Table:
     """Return the results of a report as a rich table: a row for each split, `before → after` in each cell."""
     header, rows = _cells(report)
-    table = Table(title=f"{report['name']}: results in %, with 95 % intervals", title_justify="left")
+    title = f"{report['name']}: results in %, with 95 % intervals of the last figure"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*[cell.replace(" [", "\n[") for cell in row])
     return table
 
 
 def results_markdown(report: Mapping[str, Any]) -> str:
     """Return the same table in Markdown."""
     header, rows = _cells(report)
+    header = [name.replace("\n", " ") for name in header]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

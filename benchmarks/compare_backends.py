@@ -1,0 +1,69 @@
+"""Grade the rollouts of a finished run on two backends, and list every reward that differs.
+
+    python benchmarks/compare_backends.py runs/temptabqa/20260101-120000 sqlite mariadb
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from codegym.config import Run, load
+from codegym.grading import Grader
+from codegym.report import Display
+from codegym.run import open_lanes
+from codegym.types import Example, Rollout
+from rich.console import Console
+
+BATCH = 2048
+
+
+def read_completions(folder: Path, run: Run) -> list[tuple[Example, str]]:
+    """Return the distinct (example, completion) pairs of all rollouts of a run, in the order of their files."""
+    records = [json.loads(line) for file in sorted((folder / "rollouts").glob("*.jsonl")) for line in file.open()]
+    splits = dict.fromkeys(record["id"].rpartition("/")[0] for record in records)
+    examples = {example.id: example for split in splits for example in run.dataset.load(split)}
+    pairs = dict.fromkeys((record["id"], record["completion"]) for record in records)
+    return [(examples[name], completion) for name, completion in pairs]
+
+
+def grade(folder: Path, backend: str, display: Display) -> list[Rollout]:
+    """Return the graded rollouts of a run's completions on a backend with its default settings."""
+    run = load(folder / "run.toml", [f"backend.plugin={backend}"])
+    pairs = read_completions(folder, run)
+    rollouts: list[Rollout] = []
+    with open_lanes(run, display) as lanes, display.phase(f"grade on {backend}", len(pairs), "rollouts") as bar:
+        grader = Grader(lanes, run.guards, run.rewards)
+        for start in range(0, len(pairs), BATCH):
+            batch = pairs[start : start + BATCH]
+            rollouts += grader.grade([example for example, _ in batch], [completion for _, completion in batch])
+            bar.advance(len(batch))
+    return rollouts
+
+
+def main(folder: Path, first: str, second: str) -> None:
+    """Print how many rewards differ, and each difference with what the two backends said."""
+    display = Display(Console())
+    pairs = list(zip(grade(folder, first, display), grade(folder, second, display), strict=True))
+    different = [(one, other) for one, other in pairs if one.reward != other.reward]
+    display.say(f"{len(pairs)} distinct rollouts, {len(different)} with different rewards")
+    causes: Counter[str] = Counter()
+    for one, other in different:
+        cause = f"{first}: {_outcome(one)}; {second}: {_outcome(other)}"
+        causes[cause] += 1
+        if causes[cause] <= 3:
+            display.say(f"\n{one.example.id} {one.code}\n  gold {one.example.answer!r}\n  {cause}")
+            display.say(f"  rewards {one.reward:g} and {other.reward:g}")
+    for cause, count in causes.most_common():
+        display.say(f"{count:6} x {cause}")
+
+
+def _outcome(rollout: Rollout) -> str:
+    execution = rollout.execution
+    return f"{execution.error} {execution.message[:100]}" if execution.error else f"rows {execution.rows[:3]}"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:4])
