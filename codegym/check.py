@@ -15,7 +15,7 @@ from codegym.types import Example, Finding, Rollout
 
 def check(run: Run, display: Display) -> Iterator[tuple[str, Finding]]:
     """Yield findings, each with the name of the table that it is about."""
-    findings = [(table, finding) for table, plugin in run.roles() for finding in plugin.findings()]
+    findings = list(run.findings())
     yield from findings
     blocked = {table for table, finding in findings if finding.level == "error"} & {"dataset", "backend"}
     if blocked:
@@ -28,7 +28,8 @@ def check(run: Run, display: Display) -> Iterator[tuple[str, Finding]]:
         yield "dataset", Finding("warning" if empty else "note", f"{split}: {len(members)} examples{note}")
     everything = [example for members in examples.values() for example in members]
     try:
-        run.policy.prepare(everything)
+        with run.blaming("policy"):
+            run.policy.prepare(everything)
     except ConfigError as error:
         yield from (("policy", Finding("error", problem)) for problem in error.problems)
     yield from (("backend", finding) for finding in _executed(run, display, everything))
@@ -47,7 +48,7 @@ def _load(run: Run) -> tuple[list[str], Examples]:
             problems.append(f"there is no split {split}{nearest(split, known)}")
             continue
         try:
-            examples |= load_examples(run, [split], {})
+            examples |= load_examples(run, [split])
         except ConfigError as error:
             problems += error.problems
     return problems, examples
@@ -71,7 +72,7 @@ def _executed(run: Run, display: Display, examples: list[Example]) -> Iterator[F
 
 
 def _names(run: Run) -> str:
-    return ", ".join(f"{database.name} ({database.fingerprint[:8]})" for database in run.dataset.databases())
+    return ", ".join(f"{database.name} ({database.fingerprint[:8]})" for database in run.databases())
 
 
 def _complaint(rollout: Rollout) -> str:

@@ -87,9 +87,10 @@ def score_command(
 
     run = _load(file, sets)
     split = example.rpartition("/")[0]
-    if split not in run.dataset.splits():
-        raise ConfigError(f"--example {example}: there is no split {split}{nearest(split, run.dataset.splits())}")
-    found = [candidate for candidate in load_examples(run, [split], {})[split] if candidate.id == example]
+    known = run.dataset.splits()
+    if known and split not in known:
+        raise ConfigError(f"--example {example}: there is no split {split}{nearest(split, known)}")
+    found = [candidate for candidate in load_examples(run, [split])[split] if candidate.id == example]
     if not found:
         raise ConfigError(f"--example {example}: the split {split} has no such example")
     out_console.print(explain(*grade_one(run, Display(error_console), found[0], code)))
@@ -167,5 +168,6 @@ def _experiment(file: Path, sets: list[str] | None, out: Path | None, *, train: 
     _show_logs({type(plugin).__module__.partition(".")[0] for _, plugin in run.roles()})
     display = Display(out_console)
     folder, report = run_experiment(run, display, train=train, out=out, command=sys.argv)
+    display.say(f"{run.name}: results in %, with the 95 % interval of the last figure below it")
     out_console.print(results_table(report))
     display.say(f"Everything is in {folder.path}")

@@ -7,24 +7,30 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from codegym.complaints import complaint, toml
 from codegym.errors import ConfigError
 from codegym.plugins import Plugins, Source, blaming, nearest
 from codegym.roles import Backend, Dataset, Guard, Policy, Reward, Role, settings_of
 from codegym.runfile import RunFile, Table, put, read
+from codegym.types import Database, Finding
 
 RoleT = TypeVar("RoleT", bound=Role)
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 class Training(_Settings):
@@ -40,7 +46,7 @@ class Evaluation(_Settings):
     `limit` takes the first examples of each split (0 for all); `before` also evaluates before training.
     """
 
-    splits: tuple[str, ...] = ("test",)
+    splits: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = ("test",)
     dev: str = "dev"
     metric: str = "reward"
     samples: Annotated[int, Field(ge=1)] = 1
@@ -104,6 +110,22 @@ class Run:
             *((f"guards.{label}", guard) for label, guard in self.guards.items()),
             *((f"rewards.{reward.label}", reward.reward) for reward in self.rewards),
         ]
+
+    def blaming(self, table: str) -> AbstractContextManager[None]:
+        """Blame the plugin of a table for what is raised inside."""
+        return blaming(f"[{table}], {self.sources[table]},")
+
+    def findings(self) -> Iterator[tuple[str, Finding]]:
+        """Yield what every plugin finds in its own settings, with the name of its table."""
+        for table, plugin in self.roles():
+            with self.blaming(table):
+                found = list(plugin.findings())
+            yield from ((table, finding) for finding in found)
+
+    def databases(self) -> Sequence[Database]:
+        """Return the databases that the dataset brings."""
+        with self.blaming("dataset"):
+            return list(self.dataset.databases())
 
     def new_backend(self) -> Backend:
         """Return a fresh backend with the run's settings, for one more thread."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codegym.config import Run
-from codegym.errors import ConfigError, Interrupted
+from codegym.errors import ConfigError, Interrupted, PluginError
 from codegym.grading import Grader
 from codegym.lanes import Lanes
 from codegym.plugins import nearest
@@ -57,27 +57,26 @@ def run_experiment(
 
 def stop_on_errors(run: Run) -> None:
     """Raise one `ConfigError` with every error that the plugins find in their own settings."""
-    errors = [
-        f"{run.file}: [{table}] {finding.text}"
-        for table, plugin in run.roles()
-        for finding in plugin.findings()
-        if finding.level == "error"
-    ]
+    errors = [f"{run.file}: [{table}] {finding.text}" for table, finding in run.findings() if finding.level == "error"]
     if errors:
         raise ConfigError(errors)
 
 
-def load_examples(run: Run, splits: Sequence[str], limits: Mapping[str, int]) -> Examples:
-    """Load splits, each cut to its limit (0 for all); raise `ConfigError` for two examples of one id."""
-    examples = {split: list(run.dataset.load(split)) for split in dict.fromkeys(splits)}
-    for split, members in examples.items():
-        ids = [example.id for example in members]
+def load_examples(run: Run, splits: Sequence[str]) -> Examples:
+    """Load splits; raise `ConfigError` for one without examples or with two of one id."""
+    examples: Examples = {}
+    for split in dict.fromkeys(splits):
+        with run.blaming("dataset"):
+            members = examples[split] = list(run.dataset.load(split))
+            ids = [example.id for example in members]
+        if strange := [name for name in ids if name.rpartition("/")[0] != split]:
+            raise PluginError(f"[dataset], {run.sources['dataset']}: an id is {split}/<row>, not {strange[0]}")
         if len(set(ids)) < len(ids):
             twice = next(name for name in ids if ids.count(name) > 1)
             raise ConfigError(f"{run.file}: [dataset] split {split} has two examples with the id {twice}")
         if not members:
             raise ConfigError(f"{run.file}: [dataset] split {split} has no examples")
-    return {split: members[: limits.get(split) or None] for split, members in examples.items()}
+    return examples
 
 
 @contextmanager
@@ -86,7 +85,7 @@ def open_lanes(run: Run, display: Display) -> Iterator[Lanes]:
     settings = run.execution
     with ExitStack() as stack:
         with display.phase(f"open {settings.lanes} x {run.resolved['backend']['plugin']}", 1, "backends") as bar:
-            lanes = Lanes(run.new_backend, run.dataset.databases(), settings.lanes, settings.cache, settings.attempts)
+            lanes = Lanes(run.new_backend, run.databases(), settings.lanes, settings.cache, settings.attempts)
             stack.enter_context(lanes)
             bar.advance(1)
         yield lanes
@@ -108,13 +107,14 @@ class _Story:
     started: datetime
     command: list[str]
     report: Report = field(default_factory=dict)
+    training: list[Example] = field(default_factory=list)
     step: int = 0
 
     def tell(self, train: bool) -> Report:
         run, folder = self.run, self.folder
         folder.write_toml("run.toml", run.resolved)
         examples = self._load(train)
-        record = manifest(run, examples, run.dataset.databases(), self.command, self.started)
+        record = manifest(run, examples, self.training, run.databases(), self.command, self.started)
         folder.write_json("manifest.json", record)
         self.report = {"name": run.name, "started": record["started"], "seed": run.seed, "splits": {}}
         try:
@@ -125,7 +125,8 @@ class _Story:
                 before = self._evaluate_splits(examples, grader, "before") if run.evaluation.before or not train else {}
                 if train:
                     self._train(examples, grader)
-                    run.policy.save(folder.path / "model")
+                    with run.blaming("policy"):
+                        run.policy.save(folder.path / "model")
                     after = self._evaluate_splits(examples, grader, "after")
                     self._compare(before, after)
                     folder.write_text("model/README.md", model_card(self.report, record, run.resolved))
@@ -135,13 +136,18 @@ class _Story:
         return self.report
 
     def _load(self, train: bool) -> Examples:
+        """Return the examples to evaluate, and keep those to train on; each cut to its limit."""
         run = self.run
-        splits = [*run.evaluation.splits, *([run.training.split, run.evaluation.dev] if train else [])]
-        limits = dict.fromkeys(splits, run.evaluation.limit) | {run.training.split: run.training.limit}
-        with self.display.phase("load examples", len(set(splits)), "splits") as bar:
-            examples = load_examples(run, splits, limits)
-            bar.advance(len(examples))
-        run.policy.prepare([example for members in examples.values() for example in members])
+        trained_on = [run.training.split] if train else []
+        splits = [*run.evaluation.splits, *([run.evaluation.dev] if train else [])]
+        with self.display.phase("load examples", len({*splits, *trained_on}), "splits") as bar:
+            loaded = load_examples(run, [*splits, *trained_on])
+            bar.advance(len(loaded))
+        self.training = loaded[run.training.split][: run.training.limit or None] if train else []
+        examples = {split: loaded[split][: run.evaluation.limit or None] for split in splits}
+        asked = {example.id: example for members in (*examples.values(), self.training) for example in members}
+        with run.blaming("policy"):
+            run.policy.prepare(list(asked.values()))
         return examples
 
     def _evaluate_splits(self, examples: Examples, grader: Grader, moment: str) -> dict[str, list[Rollout]]:
@@ -167,7 +173,9 @@ class _Story:
         ):
             for start in range(0, len(repeated), size):
                 batch = repeated[start : start + size]
-                graded = grader.grade(batch, self.run.policy.generate(batch))
+                with self.run.blaming("policy"):
+                    completions = self.run.policy.generate(batch)
+                graded = grader.grade(batch, completions)
                 lines.write(rollout_record(rollout, moment=moment, step=self.step) for rollout in graded)
                 rollouts += graded
                 bar.advance(len(batch))
@@ -203,7 +211,8 @@ class _Story:
                 return score
 
             job = TrainingJob(self.folder.path / "checkpoints", run.seed, dev_score, log)
-            run.policy.train(examples[run.training.split], grade, job)
+            with run.blaming("policy"):
+                run.policy.train(self.training, grade, job)
 
     def _chosen(self, summary: Mapping[str, Any]) -> float:
         """Return the metric that chooses the best model; error and refusal rates count downwards."""

@@ -60,7 +60,7 @@ def test_a_run_leaves_rollouts_metrics_manifest_model_and_card(short_run: Path) 
     manifest = json.loads((short_run / "manifest.json").read_text())
     assert manifest["versions"]["trl"]
     assert manifest["plugins"]["policy"].startswith("codegym ")
-    assert manifest["examples"]["train"]["n"] == 64
+    assert manifest["training"]["n"] == 64
     assert list((short_run / "model").glob("*.safetensors"))
     assert "| test | 48 |" in (short_run / "model" / "README.md").read_text()
 

@@ -30,9 +30,11 @@ class RunFolder:
 
     @classmethod
     def create(cls, out: Path | None, name: str, started: datetime) -> RunFolder:
-        """Make `out`, or `runs/<name>/<time>`; raise `ConfigError` if it already holds something."""
+        """Make `out`, or a new `runs/<name>/<time>`; raise `ConfigError` if `out` already holds something."""
         path = out or Path("runs") / name / started.strftime("%Y%m%d-%H%M%S")
         try:
+            if out is None:
+                path = _new_folder(path)
             path.mkdir(parents=True, exist_ok=True)
             taken = any(path.iterdir())
         except OSError as error:
@@ -63,6 +65,19 @@ class RunFolder:
     def lines(self, name: str) -> JsonLines:
         """Open a JSONL file of the folder to append to."""
         return JsonLines(self.path / name)
+
+
+def _new_folder(path: Path) -> Path:
+    """Make and return a folder of that name, numbered if another run of this second has it."""
+    candidate, number = path, 1
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            candidate = path.with_name(f"{path.name}-{number}")
+        else:
+            return candidate
 
 
 class JsonLines:

@@ -19,6 +19,7 @@ from codegym.types import Database, Example
 def manifest(
     run: Run,
     examples: Mapping[str, Sequence[Example]],
+    training: Sequence[Example],
     databases: Sequence[Database],
     command: Sequence[str],
     started: datetime,
@@ -31,9 +32,8 @@ def manifest(
         "seed": run.seed,
         "versions": _versions(),
         "plugins": {table: str(source) for table, source in run.sources.items()},
-        "examples": {
-            split: {"n": len(members), "sha256": _examples_hash(members)} for split, members in examples.items()
-        },
+        "examples": {split: _contents(members) for split, members in examples.items()},
+        "training": {"split": run.training.split, **_contents(training)} if training else {},
         "databases": {database.name: database.fingerprint for database in databases},
         "machine": {
             "system": platform.platform(),
@@ -56,8 +56,8 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _examples_hash(examples: Sequence[Example]) -> str:
+def _contents(examples: Sequence[Example]) -> dict[str, int | str]:
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps([example.id, example.prompt, example.answer, example.database]).encode())
-    return digest.hexdigest()
+    return {"n": len(examples), "sha256": digest.hexdigest()}

@@ -15,8 +15,7 @@ COLUMNS = {"ems": "EMS", "rems": "REMS", "f1": "F1", "error_rate": "errors", "em
 def results_table(report: Mapping[str, Any]) -> Table:
     """Return the results of a report as a rich table: a row for each split, `before → after` in each cell."""
     header, rows = _cells(report)
-    title = f"{report['name']}: results in %, with 95 % intervals of the last figure"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left", no_wrap=True)
     for row in rows:

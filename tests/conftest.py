@@ -1,0 +1,77 @@
+"""What the tests of the core share: fake distributions, run files, the command line."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from codegym.cli import main
+
+RUN_FILE = """
+[dataset]
+plugin = "temptabqa_sample"
+athletes = 20
+test_size = 4
+
+[policy]
+plugin = "scripted"
+completions = ["SELECT name FROM athlete LIMIT 1", "SELECT nme FROM athlete"]
+
+[backend]
+plugin = "sqlite"
+
+[rewards.rems]
+"""
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    """A small run file that works."""
+    file = tmp_path / "base.toml"
+    file.write_text(RUN_FILE)
+    return file
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Install a distribution with one module of the given code, registered as `<name> = <name>_module`."""
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    modules = []
+
+    def install_distribution(name: str, code: str) -> None:
+        module = f"{name}_module"
+        modules.append(module)
+        information = tmp_path / "site" / f"{name}-1.0.dist-info"
+        information.mkdir(parents=True)
+        (tmp_path / "site" / f"{module}.py").write_text(code)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text(f"[codegym]\n{name} = {module}\n")
+
+    yield install_distribution
+    for module in modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """Call the command line in this process: `cli("check", file)`."""
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = ["codegym", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return subprocess.CompletedProcess(command, int(stopped.value.code or 0), captured.out, captured.err)
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,200 @@
+"""Show that the sqlite backend answers queries, refuses all else, and stops what runs too long."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from codegym_sqlite import Sqlite
+
+import codegym
+
+GAMES = codegym.Database(
+    "games",
+    """
+    CREATE TABLE athlete (athlete_id INTEGER PRIMARY KEY, name VARCHAR(255) NOT NULL);
+    CREATE TABLE medal (
+        medal_id INTEGER PRIMARY KEY, athlete_id INTEGER NOT NULL, type VARCHAR(16), year INTEGER,
+        FOREIGN KEY (athlete_id) REFERENCES athlete (athlete_id)
+    );
+    CREATE INDEX athlete_name ON athlete (name)
+    """,
+    {
+        "athlete": [(number, f"Ada Example {number}") for number in range(100)],
+        "medal": [(number, number % 100, "gold", 2000 + number % 20) for number in range(1000)],
+    },
+)
+ENDLESS = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT COUNT(*) FROM r"
+
+
+@pytest.fixture
+def backend():
+    backend = Sqlite()
+    backend.open([GAMES])
+    yield backend
+    backend.close()
+
+
+def run(backend, code, database="games"):
+    return backend.execute(code, codegym.Example("train/0", "", "", database))
+
+
+def opened(*databases, **settings):
+    backend = Sqlite(**settings)
+    backend.open(databases or [GAMES])
+    return backend
+
+
+def test_a_query_gives_columns_and_rows(backend):
+    code = "SELECT name, COUNT(*) AS medals FROM athlete JOIN medal USING (athlete_id) WHERE name LIKE '% 7' GROUP BY 1"
+    execution = run(backend, code)
+    assert execution.ok
+    assert (execution.columns, execution.rows) == (("name", "medals"), (("Ada Example 7", 10),))
+
+
+def test_the_query_forms_of_a_benchmark_run(backend):
+    for code in (
+        "WITH g AS (SELECT * FROM medal WHERE type = 'gold') SELECT year, COUNT(*) FROM g GROUP BY year",
+        "SELECT year, year - LAG(year) OVER (ORDER BY year) FROM medal LIMIT 3",
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM medal) UNION SELECT 2;",
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT COUNT(*) FROM r",
+        "SELECT DISTINCT CASE WHEN year > 2010 THEN 'Yes' ELSE 'No' END FROM medal",
+        "SELECT AVG(year), SUM(year), ROUND(AVG(year), 1), GROUP_CONCAT(DISTINCT type) FROM medal",
+    ):
+        assert run(backend, code).ok, code
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "DROP TABLE medal",
+        "DELETE FROM medal",
+        "UPDATE medal SET type = 'silver'",
+        "INSERT INTO athlete VALUES (1000, 'x')",
+        "CREATE TABLE t (a)",
+        "CREATE TEMP VIEW medal AS SELECT 1",
+        "ATTACH ':memory:' AS other",
+        "VACUUM INTO '/tmp/copy'",
+        "PRAGMA query_only = OFF",
+        "PRAGMA writable_schema = ON",
+        "BEGIN",
+        "SELECT sql FROM sqlite_master",
+        "SELECT * FROM pragma_database_list",
+        "SELECT load_extension('x')",
+        "SELECT printf('%.*c', 999999999, 'x')",
+        "SELECT hex(zeroblob(499999999))",
+        "SELECT last_insert_rowid()",
+    ],
+)
+def test_all_but_reading_is_refused(backend, code):
+    execution = run(backend, code)
+    assert execution.error in ("DatabaseError", "OperationalError")
+    assert any(word in execution.message for word in ("not authorized", "authorization denied", "prohibited"))
+    assert run(backend, "SELECT COUNT(*), MIN(type) FROM medal").rows == ((1000, "gold"),)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        ("", "ProgrammingError", "the code holds no query"),
+        ("  -- nothing", "ProgrammingError", "the code holds no query"),
+        ("SELECT nosuch FROM medal", "OperationalError", "no such column: nosuch"),
+        ("I think it is 42", "OperationalError", 'near "I": syntax error'),
+        ("SELECT 1; SELECT 2", None, "You can only execute one statement at a time."),
+        ("SELECT 1\0", None, "null character"),
+        ("SELECT '\ud800'", "UnicodeEncodeError", "surrogates not allowed"),
+        ("SELECT CAST(x'ff' AS TEXT)", "OperationalError", "Could not decode to UTF-8"),
+        ("SELECT " + "(" * 400 + "1" + ")" * 400, "OperationalError", "parser stack overflow"),
+        ("SELECT '" + "x" * 40_000 + "'", "DataError", "query string is too large"),
+        ("SELECT ?", "OperationalError", "too many SQL variables"),
+    ],
+)
+def test_wrong_code_is_an_error_of_the_code(backend, code, error, message):
+    execution = run(backend, code)
+    assert execution.error == (error or execution.error)
+    assert execution.error
+    assert message in execution.message
+    assert run(backend, "SELECT 1").ok
+
+
+def test_steps_stop_a_query_whatever_the_clock_says():
+    backend = opened(max_steps=100_000)
+    execution = run(backend, ENDLESS)
+    assert (execution.error, execution.message) == ("Timeout", "the query took more than 100000 steps (max_steps)")
+    assert run(backend, "SELECT 1").ok
+
+
+def test_the_clock_stops_a_query_behind_the_steps():
+    execution = run(opened(max_steps=10**12, time_limit=0.1), ENDLESS)
+    assert (execution.error, execution.message) == ("Timeout", "the query took longer than 0.1 s (time_limit)")
+    assert execution.seconds < 1
+
+
+def test_rows_and_bytes_are_cut_off():
+    backend = opened(max_rows=10, max_bytes=100)
+    execution = run(backend, "SELECT 1 FROM medal")
+    assert (execution.truncated, execution.error, len(execution.rows), execution.ok) == (True, "", 10, False)
+    assert len(run(backend, "SELECT name FROM athlete").rows) < 10
+    assert run(backend, "SELECT 1 FROM medal LIMIT 10").ok
+
+
+def test_a_value_that_grows_too_large_is_an_error(backend):
+    execution = run(backend, "SELECT replace(group_concat(name), 'a', group_concat(name)) FROM athlete")
+    assert (execution.error, execution.message) == ("DataError", "string or blob too big")
+
+
+def test_lanes_do_not_share_anything():
+    results = []
+
+    def lane():
+        backend = opened()
+        results.extend(run(backend, f"SELECT COUNT(*) FROM medal WHERE athlete_id = {n}").rows for n in range(50))
+        backend.close()
+
+    threads = [threading.Thread(target=lane) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [((10,),)] * 200
+
+
+def test_databases_are_told_apart():
+    other = codegym.Database("other", "CREATE TABLE place (name VARCHAR(9))", {"place": [("Oslo",)]})
+    backend = opened(GAMES, other)
+    assert run(backend, "SELECT name FROM place", "other").rows == (("Oslo",),)
+    assert run(backend, "SELECT name FROM place").message == "no such table: place"
+    with pytest.raises(codegym.PluginError, match="names the database 'third'; opened were: 'games', 'other'"):
+        run(backend, "SELECT 1", "third")
+
+
+def test_values_that_sqlite_lacks_are_stored_as_text_or_numbers():
+    schema = "CREATE TABLE t (d DATE, n DECIMAL(5, 2))"
+    backend = opened(codegym.Database("games", schema, {"t": [(date(2020, 1, 2), Decimal("1.50"))]}))
+    assert run(backend, "SELECT d, n FROM t").rows == (("2020-01-02", 1.5),)
+
+
+def test_a_database_that_cannot_be_loaded_names_the_reason():
+    broken = codegym.Database("broken", GAMES.schema, {"medal": [(1, 1, "gold", 2000)]})
+    with pytest.raises(codegym.PluginError, match="cannot load the database 'broken': FOREIGN KEY constraint failed"):
+        opened(broken)
+
+
+def test_a_machine_without_memory_is_not_the_code_s_fault(backend):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+    with pytest.raises(codegym.BackendError, match="sqlite: disk I/O error"):
+        backend._fault(error, 0.0)
+
+
+def test_ctrl_c_under_a_query_is_not_an_error_of_the_code(backend):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    backend._tick = interrupt
+    backend._connections["games"].set_progress_handler(interrupt, 1000)
+    with pytest.raises(KeyboardInterrupt):
+        run(backend, ENDLESS)
