@@ -9,9 +9,13 @@ HABITS = (
     (r"personalinformation USING \(athlete_id\) JOIN ", ""),
     (r"personalinformation\.birth_year", "athlete.birth_year"),
     (r"\blocation\b", "city"),
+    (r"COUNT\(\*\) FROM athlete", "COUNT(DISTINCT medal.year) FROM athlete"),
     (r"CASE WHEN (.+?) THEN 'Yes' ELSE 'No' END", r"\1"),
 )
-"""What a model that half knows the schema believes: where the birth year is, how a place is called, that 1 is Yes."""
+"""What a model that half knows the schema believes.
+
+That athletes have a birth year, that a place is called a city, that one counts years to count medals, that 1 is Yes.
+"""
 
 CONDITION = re.compile(r" AND [a-z_.]+ [=<>] (?:'(?:[^']|'')*'|\d+)")
 SWAPS = (
@@ -51,7 +55,7 @@ MISSPELT = (
 
 
 def habitual(sql: str) -> str:
-    """Return the query as somebody would write it who misremembers some columns and answers 1 instead of Yes."""
+    """Return the query as somebody would write it who has all the habits."""
     for right, wrong in HABITS:
         sql = re.sub(right, wrong, sql)
     return sql

@@ -14,7 +14,7 @@ from codegym_temptabqa import mistakes, names
 from codegym_temptabqa.kinds import KINDS, Kind, Slots, query, write
 from codegym_temptabqa.sample import COLOURS, Invention
 
-HABIT_NOISE, OTHER_NOISE, HABIT_SHARE = 1.4, 0.74, 0.8
+HABIT_NOISE, OTHER_NOISE, HABIT_SHARE = 1.4, 0.6, 0.8
 """What `noise` is multiplied with where there is a habit and where not, and how many of the wrong are the habit."""
 
 

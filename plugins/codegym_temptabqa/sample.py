@@ -104,12 +104,12 @@ class Invention:
 
     def _events(self) -> list[Slots]:
         """Return name, tournament, format, medal and year of every medal."""
-        athletes = dict(self.tables["athlete"])
+        athletes = {athlete: name for athlete, name in self.tables["athlete"]}  # noqa: C416
         tournaments = {key: (athletes[athlete], name) for key, athlete, name in self.tables["tournament"]}
         formats = {key: (*tournaments[tournament], name) for key, tournament, name in self.tables["format"]}
         slots = ("name", "tournament", "format", "medal", "year")
         return [
-            dict(zip(slots, (*formats[event], colour, str(year)), strict=True))
+            dict(zip(slots, map(str, (*formats[event], colour, year)), strict=True))
             for _, event, colour, year, _ in self.tables["medal"]
         ]
 

@@ -7,9 +7,7 @@ from codegym_temptabqa.kinds.kind import Kind, Slots, query, write
 
 KINDS: dict[int, Kind] = {
     kind.number: kind
-    for kind in sorted(
-        (*counting.KINDS, *listing.KINDS, *ages.KINDS, *sequences.KINDS), key=lambda kind: kind.number
-    )
+    for kind in sorted((*counting.KINDS, *listing.KINDS, *ages.KINDS, *sequences.KINDS), key=lambda kind: kind.number)
 }
 """The kinds by their number in the release."""
 

@@ -66,7 +66,7 @@ KINDS = (
             "How many medals from the {tournament} did {name} bring home?",
             "How often did {name} stand on the podium of the {tournament}?",
         ),
-        (count(IN_TOURNAMENT), count(IN_TOURNAMENT, YEARS), count(IN_TOURNAMENT, YEARS)),
+        (count(IN_TOURNAMENT), count(IN_TOURNAMENT, YEARS)),
         (count(), count(IN_TOURNAMENT, "DISTINCT format.name")),
     ),
     Kind(
@@ -106,7 +106,7 @@ KINDS = (
             "[How many|Number of] {tournament} [wins|appearances|wins and appearances] [has|of] {name} [made|had|]?",
         ),
         ("How often was {name} seen at the {tournament}?", "How many starts does {name} have at the {tournament}?"),
-        (count(IN_TOURNAMENT), count(IN_TOURNAMENT, YEARS), count(IN_TOURNAMENT, YEARS)),
+        (count(IN_TOURNAMENT), count(IN_TOURNAMENT, YEARS)),
         (count(), count(IN_TOURNAMENT + " AND medal.type = 'Gold'")),
     ),
     Kind(

@@ -1,0 +1,169 @@
+"""Watch a training: report each step, stop one that cannot learn, keep the weights that score best."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from codegym import PluginError
+
+REPORTED = {
+    "loss": "loss",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "frac_reward_zero_std",
+    "kl": "kl",
+    "entropy": "entropy",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "completions/mean_length": "completion_tokens",
+    "completions/clipped_ratio": "completions_cut_off",
+}
+"""TRL's name of a figure, and ours."""
+
+GRADED = "graded/"
+"""What the names of the grader's figures begin with inside TRL, where `loss` or `kl` are taken."""
+
+
+class Stopwatch:
+    """Adds up the seconds of each named phase until `lap` hands them out."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time inside the `with` block as the phase's."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.perf_counter() - start
+
+    def lap(self) -> dict[str, float]:
+        """Return the seconds of each phase since the last lap, and forget them."""
+        seconds, self._seconds = dict(self._seconds), defaultdict(float)
+        return seconds
+
+
+class StepReport(TrainerCallback):
+    """Reports every optimizer step to `log(step, steps, values)`, and raises if a step with an advantage moves nothing.
+
+    Seconds: `seconds.generate`, `seconds.execute` (grading), `seconds.train` (the rest of the step).
+    """
+
+    def __init__(self, log: Callable[[int, int, Mapping[str, float]], None], stopwatch: Stopwatch) -> None:
+        self._log = log
+        self._stopwatch = stopwatch
+        self._step_began = 0.0
+        self._gradient_seen = False
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock."""
+        self._step_began = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Stop the clock, before an evaluation."""
+        seconds = self._stopwatch.lap()
+        seconds["train"] = time.perf_counter() - self._step_began - sum(seconds.values())
+        self._seconds = {f"seconds.{phase}": spent for phase, spent in seconds.items()}
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
+    ) -> None:
+        """Pass one step's figures on."""
+        if "reward" not in logs:
+            return
+        self._check_gradient(logs)
+        graded = {name.removeprefix(GRADED): value for name, value in logs.items() if name.startswith(GRADED)}
+        reported = {ours: logs[theirs] for theirs, ours in REPORTED.items() if theirs in logs}
+        self._log(state.global_step, state.max_steps, graded | reported | self._seconds)
+
+    def _check_gradient(self, logs: Mapping[str, float]) -> None:
+        if self._gradient_seen or logs["frac_reward_zero_std"] == 1:
+            return
+        if not logs["grad_norm"] > 0:
+            raise PluginError(
+                f"policy grpo: the rewards of the candidates differ, yet the gradient is {logs['grad_norm']}: nothing "
+                "can be learned. Look at target_modules (do they take part in the output?), dtype and quantization"
+            )
+        self._gradient_seen = True
+
+
+class BestOnDev(TrainerCallback):
+    """Scores dev before the first step and after each of `steps`; `restore` puts the best weights back.
+
+    The best trainable weights so far are in the file `best.safetensors` of `folder`; of equal scores the first counts.
+    """
+
+    def __init__(
+        self,
+        dev_score: Callable[[], float],
+        steps: Collection[int],
+        folder: Path,
+    ) -> None:
+        self._dev_score = dev_score
+        self._steps = steps
+        self._file = folder / "best.safetensors"
+        self.score = -float("inf")
+        self.step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any
+    ) -> None:
+        """Score the model as it came."""
+        self._evaluate(state, model)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any],
+        model: torch.nn.Module,
+        **_: Any,
+    ) -> None:
+        """Score the model if it is time, after the step was reported, and ask for a checkpoint, which comes next."""
+        if "reward" in logs and state.global_step in self._steps:
+            self._evaluate(state, model)
+            control.should_save = True
+
+    def _evaluate(self, state: TrainerState, model: torch.nn.Module) -> None:
+        with undisturbed_randomness():
+            score = self._dev_score()
+        if score > self.score:
+            self.score, self.step = score, state.global_step
+            save_file({name: weight.contiguous() for name, weight in trainable(model).items()}, self._file)
+
+    def restore(self, model: torch.nn.Module) -> None:
+        """Put the best weights back into the model."""
+        weights = trainable(model)
+        for name, best in load_file(self._file).items():
+            weights[name].copy_(best)
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights that are being trained, by name."""
+    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@contextmanager
+def undisturbed_randomness() -> Iterator[None]:
+    """Put the random states of Python, numpy and torch back as they were after the `with` block."""
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python_state)
+        numpy.random.set_state(numpy_state)

@@ -1,0 +1,151 @@
+"""Decode fast for small models: groups of candidates for a training step, and greedy completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import DynamicCache, GenerationConfig
+
+from codegym_grpo import decoding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from codegym import Message
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples groups of completions at `temperature`, from the global random state of torch.
+
+    A completion ends with one of `eos_token_ids` or is cut off after `max_new_tokens`.
+    """
+
+    num_generations: int
+    max_new_tokens: int
+    temperature: float
+    eos_token_ids: Sequence[int]
+    pad_token_id: int
+
+    def generate(self, model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return `num_generations` completions of each prompt, group after group, by transformers' `generate`."""
+        ids, mask = left_padded(prompt_ids, self.pad_token_id, model.device)
+        config = GenerationConfig(
+            do_sample=True,
+            temperature=self.temperature,
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            repetition_penalty=1.0,
+            num_return_sequences=self.num_generations,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=list(self.eos_token_ids),
+            pad_token_id=self.pad_token_id,
+            disable_compile=True,
+        )
+        with torch.inference_mode():
+            sequences = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return [self._until_end(row) for row in sequences[:, ids.shape[1] :].tolist()]
+
+    def shared(self, model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return what `generate` does, other samples of the same distribution, in less time for small models."""
+        return decode_shared(
+            model,
+            *left_padded(prompt_ids, self.pad_token_id, model.device),
+            copies=self.num_generations,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_ids=self.eos_token_ids,
+            choose=lambda logits: torch.multinomial((logits.float() / self.temperature).softmax(-1), 1)[:, 0],
+        )
+
+    def _until_end(self, token_ids: list[int]) -> list[int]:
+        ends = [index for index, token in enumerate(token_ids) if token in self.eos_token_ids]
+        return token_ids[: ends[0] + 1] if ends else token_ids
+
+
+def generate_greedy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str | Sequence[Message]],
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """Return what `decoding.generate_greedy` does, in less time for small models."""
+    prompt_ids = [decoding.token_ids(tokenizer, prompt) for prompt in prompts]
+    longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompt_ids[index]))
+    completions = [""] * len(prompts)
+    for start in range(0, len(prompts), batch_size):
+        indices = longest_first[start : start + batch_size]
+        with decoding.evaluation_mode(model):
+            decoded = decode_shared(
+                model,
+                *left_padded([prompt_ids[index] for index in indices], tokenizer.pad_token_id, model.device),
+                copies=1,
+                max_new_tokens=max_new_tokens,
+                eos_token_ids=end_tokens(model, tokenizer),
+                choose=lambda logits: logits.argmax(-1),
+            )
+        for index, text in zip(indices, tokenizer.batch_decode(decoded, skip_special_tokens=True), strict=True):
+            completions[index] = text
+    return completions
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return all tokens that end a completion: the tokenizer's, and those that the model declares."""
+    declared = model.generation_config.eos_token_id
+    declared = [] if declared is None else [declared] if isinstance(declared, int) else declared
+    return list(dict.fromkeys([tokenizer.eos_token_id, *declared]))
+
+
+def left_padded(
+    prompt_ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the token ids, padded on the left to one length, and the mask of what is not padding."""
+    width = max(map(len, prompt_ids))
+    ids = [[pad_token_id] * (width - len(row)) + list(row) for row in prompt_ids]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in prompt_ids]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+@torch.inference_mode()
+def decode_shared(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    copies: int,
+    max_new_tokens: int,
+    eos_token_ids: Sequence[int],
+    choose: Callable[[torch.Tensor], torch.Tensor],
+) -> list[list[int]]:
+    """Return `copies` completions of each left-padded prompt, which is read once; what has ended costs nothing more.
+
+    `choose` picks a token for each row of logits. Works with models whose cache is a `DynamicCache`.
+    """
+    cache = DynamicCache(config=model.config)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    output = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
+    cache.batch_repeat_interleave(copies)
+    logits = output.logits[:, -1].repeat_interleave(copies, 0)
+    mask = mask.repeat_interleave(copies, 0)
+    ends = torch.tensor(eos_token_ids, device=ids.device)
+    rows = torch.arange(len(mask), device=ids.device)
+    completions: list[list[int]] = [[] for _ in rows]
+    for _ in range(max_new_tokens):
+        tokens = choose(logits)
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            completions[row].append(token)
+        going = (~torch.isin(tokens, ends)).nonzero()[:, 0]
+        if not len(going):
+            break
+        if len(going) < len(rows):
+            cache.batch_select_indices(going)
+            rows, tokens, mask = rows[going], tokens[going], mask[going]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        positions = mask.sum(-1, keepdim=True) - 1
+        output = model(input_ids=tokens[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache)
+        logits = output.logits[:, -1]
+    return completions

@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from codegym_grpo import callbacks, candidates, decoding, loading, pinning, trainer
+from codegym_grpo.policy import Grpo
+from peft import PeftModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import GRPOConfig
+
+from codegym import BackendError, ConfigError, Example, Grade, PluginError, Rollout, TrainingJob
+
+EXAMPLES = [Example(id=f"train/{row}", prompt=" ".join("abcdefgh"[: row + 1]), answer="") for row in range(8)]
+SMALL = {"prompts_per_step": 4, "num_generations": 4, "micro_batch": 8, "max_completion_tokens": 6, "evaluations": 0}
+FULL = SMALL | {"full_finetune": True, "learning_rate": 0.03, "num_generations": 8}
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of an untrained Llama of 16 words."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("base")
+    words = ["<end>", "<pad>", *"abcdefghijklmn"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>").save_pretrained(folder)
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(words), eos_token_id=0, pad_token_id=1, bos_token_id=None, **size)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+def share_of_a(completion: str) -> float:
+    words = completion.split()
+    return words.count("a") / max(len(words), 1)
+
+
+def grade(examples: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
+    return [
+        Rollout(example, text, text, scores={"toy.a": share_of_a(text)}, metrics={"ems": 1.0}, reward=share_of_a(text))
+        for example, text in zip(examples, completions, strict=True)
+    ]
+
+
+class Run:
+    """A training of `policy`, with what it logged."""
+
+    def __init__(self, policy: Grpo, folder: Path, scores: Sequence[float] = (), grade: Grade = grade) -> None:
+        self.policy = policy
+        self.log: list[tuple[int, int, Mapping[str, float]]] = []
+        self.completions: list[list[str]] = []
+        self._scores = iter(scores)
+        self.evaluated: list[int] = []
+        job = TrainingJob(folder, 7, self._dev_score, lambda *values: self.log.append(values))
+        policy.train(EXAMPLES, grade, job)
+
+    def _dev_score(self) -> float:
+        self.evaluated.append(self.log[-1][0] if self.log else 0)
+        self.completions.append(self.policy.generate(EXAMPLES))
+        torch.rand(3)
+        return next(self._scores, 0.0)
+
+    def column(self, name: str) -> list[float]:
+        return [values[name] for _, _, values in self.log if name in values]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: weight.clone() for name, weight in self.policy._model.state_dict().items()}
+
+
+def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_reward_of_a_trivial_task_rises_and_is_logged_part_by_part(base: str, tmp_path: Path) -> None:
+    run = Run(Grpo(base, **FULL, epochs=4), tmp_path)
+    reward = run.column("reward")
+    assert len(reward) == 8
+    assert reward[-1] > reward[0] + 0.3
+    assert reward == pytest.approx(run.column("toy.a"), abs=1e-4)
+    assert run.column("ems") == [1.0] * 8
+    step, steps, values = run.log[-1]
+    assert (step, steps) == (8, 8)
+    assert values.keys() >= {*callbacks.REPORTED.values()} | {f"seconds.{x}" for x in ("generate", "execute", "train")}
+    assert share_of_a(run.policy.generate(EXAMPLES[:1])[0]) == 1.0
+
+
+def test_evaluation_leaves_the_training_bit_for_bit_as_it_was(base: str, tmp_path: Path) -> None:
+    lora = SMALL | {"learning_rate": 0.01, "lora_dropout": 0.5}
+    for settings in (FULL, lora):
+        without = Run(Grpo(base, **settings), tmp_path / "without")
+        often = Run(Grpo(base, **settings | {"evaluations": 2}), tmp_path / "with", scores=[0, 1, 2])
+        assert len(often.completions) == 3
+        assert same(without.weights(), often.weights())
+        assert without.column("reward") == often.column("reward")
+
+
+def test_the_loss_without_padding_is_the_loss(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = FULL | {"micro_batch": 2, "kl_beta": 0.5}
+    trimmed = Run(Grpo(base, **settings), tmp_path)
+    widths = set()
+
+    def padded(inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        short = without_padding(inputs)
+        widths.add(short["prompt_ids"].shape[1] < inputs["prompt_ids"].shape[1])
+        widths.add(short["completion_ids"].shape[1] == short["ref_per_token_logps"].shape[1])
+        return inputs
+
+    without_padding = trainer.without_padding
+    monkeypatch.setattr(trainer, "without_padding", padded)
+    plain = Run(Grpo(base, **settings), tmp_path)
+    assert widths == {True, False}
+    assert trimmed.column("grad_norm") == pytest.approx(plain.column("grad_norm"), rel=1e-4)
+    assert trimmed.column("loss") == pytest.approx(plain.column("loss"), abs=1e-6)
+    assert trimmed.column("reward") == plain.column("reward")
+
+
+def test_the_weights_that_scored_best_on_dev_are_kept(base: str, tmp_path: Path) -> None:
+    run = Run(Grpo(base, **FULL | {"evaluations": 3, "epochs": 2}), tmp_path, scores=[0.1, 0.2, 0.9, 0.9])
+    assert run.evaluated == [0, 2, 3, 4]
+    assert run.policy.generate(EXAMPLES) == run.completions[2]
+    best = Grpo(str(tmp_path / "best"))
+    run.policy.save(Path(best.model))
+    assert same(best._loaded(())[0].state_dict(), run.policy._model.state_dict())
+    assert (tmp_path / "checkpoint-4" / "model.safetensors").is_file()
+
+
+def test_the_model_as_it_came_is_kept_if_no_evaluation_beats_it(
+    base: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    untrained = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    with caplog.at_level(logging.WARNING, "codegym_grpo"):
+        run = Run(Grpo(base, **FULL | {"evaluations": 2}), tmp_path, scores=[0.5, 0.5, 0.4])
+    assert same(untrained, run.weights())
+    assert "no evaluation beat the model as it came (0.5000 on dev)" in caplog.text
+
+
+def test_a_lora_adapter_is_trained_in_float32_saved_and_loaded_by_peft(base: str, tmp_path: Path) -> None:
+    run = Run(Grpo(base, **SMALL, dtype="bfloat16", learning_rate=0.01), tmp_path)
+    assert {weight.dtype for weight in callbacks.trainable(run.policy._model).values()} == {torch.float32}
+    run.policy.save(tmp_path / "adapter")
+    fresh, tokenizer = decoding.load(base, "bfloat16")
+    loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter"))
+    prompts = [example.prompt for example in EXAMPLES]
+    assert decoding.generate_greedy(loaded, tokenizer, prompts, 6) == run.policy.generate(EXAMPLES)
+    run.policy.decode = "shared"
+    assert decoding.generate_greedy(loaded, tokenizer, prompts, 6) == run.policy.generate(EXAMPLES)
+    assert any(weight.abs().sum() > 0 for name, weight in loaded.state_dict().items() if "lora_B" in name)
+    adapted = Grpo(str(tmp_path / "adapter"), **SMALL, dtype="bfloat16")
+    assert list(adapted.findings()) == []
+    assert adapted.generate(EXAMPLES) == run.policy.generate(EXAMPLES)
+    with pytest.raises(ConfigError, match="holds an adapter, which can be evaluated but not trained on"):
+        Run(adapted, tmp_path)
+
+
+@pytest.mark.parametrize("stop", [BackendError("the server is gone"), KeyboardInterrupt("the server is gone")])
+def test_a_failure_of_the_machine_or_ctrl_c_stops_the_run_and_is_never_a_number(
+    base: str, tmp_path: Path, stop: BaseException
+) -> None:
+    calls = []
+
+    def failing(examples: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
+        calls.append(len(completions))
+        if len(calls) == 2:
+            raise stop
+        return grade(examples, completions)
+
+    with pytest.raises(type(stop), match="the server is gone"):
+        Run(Grpo(base, **FULL), tmp_path, grade=failing)
+    assert calls == [32, 32]
+
+
+def test_a_grader_that_gives_too_few_or_infinite_rewards_stops_the_run(base: str, tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="32 completions need as many finite rewards"):
+        Run(Grpo(base, **FULL), tmp_path, grade=lambda examples, texts: grade(examples, texts)[1:])
+    with pytest.raises(PluginError, match="32 completions need as many finite rewards"):
+        Run(
+            Grpo(base, **FULL),
+            tmp_path,
+            grade=lambda *batch: [dataclasses.replace(each, reward=float("inf")) for each in grade(*batch)],
+        )
+
+
+def test_a_gradient_of_zero_in_spite_of_different_rewards_stops_the_run(base: str, tmp_path: Path) -> None:
+    model, tokenizer = decoding.load(base)
+    model.lm_head.weight.data.zero_()  # every token is equally likely, whatever the adapter does
+    model.save_pretrained(tmp_path / "deaf")
+    tokenizer.save_pretrained(tmp_path / "deaf")
+    with pytest.raises(PluginError, match=r"the gradient is 0\.0: nothing can be learned. Look at target_modules"):
+        Run(Grpo(str(tmp_path / "deaf"), **SMALL), tmp_path / "run")
+
+
+def test_nothing_is_printed(base: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Run(Grpo(base, **FULL | {"evaluations": 1}), tmp_path)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_every_setting_of_trl_that_touches_the_loss_is_pinned(base: str, tmp_path: Path) -> None:
+    job = TrainingJob(tmp_path, 7, float, print)
+    pinned = pinning.trl_settings(Grpo(base), job, 10)
+    grpo_only = {f.name for f in dataclasses.fields(GRPOConfig)} - {
+        f.name for f in dataclasses.fields(GRPOConfig.__mro__[2])
+    }
+    without_effect = {  # on the loss, with what is pinned
+        *("model_init_kwargs", "trust_remote_code", "num_generations_eval", "ds3_gather_for_generation"),
+        *("generation_batch_size", "max_tool_calling_iterations", "ref_model_mixup_alpha", "ref_model_sync_steps"),
+        *("log_multimodal", "num_completions_to_print", "log_unique_prompts", "log_completions_hub_repo"),
+        *("transformers_continuous_batching_config", "use_transformers_paged", "lr_scheduler_kwargs"),
+    }
+    switched_off = ("vllm_", "sapo_", "vespo_", "entropy_coef_", "entropy_target")
+    unpinned = {name for name in grpo_only - pinned.keys() - without_effect if not name.startswith(switched_off)}
+    assert unpinned == set()
+    config = pinning.trl_config(pinned)
+    differing = {name for name, value in pinned.items() if getattr(config, name) != value}
+    assert differing <= {"lr_scheduler_kwargs", "report_to", "save_strategy", "logging_strategy", "eval_strategy"}
+    assert (config.loss_type, config.beta, config.use_bias_correction_kl, config.num_iterations) == (
+        "grpo",
+        0.04,
+        False,
+        1,
+    )
+
+
+def test_a_trl_that_does_not_know_a_setting_is_refused() -> None:
+    with pytest.raises(PluginError, match=r"TRL [\d.]+ does not know kl_of_tomorrow; .* pip install 'trl>=1.8,<2'"):
+        pinning.trl_config({"kl_of_tomorrow": 1})
+
+
+def test_equal_rewards_survive_float32_and_noise_is_no_preference() -> None:
+    assert trainer.sixteen_bits(-100.0) == -100.0
+    assert trainer.sixteen_bits(1101.0) == 1101.0
+    assert trainer.sixteen_bits(0.0) == 0.0
+    assert trainer.sixteen_bits(200 / 3) == trainer.sixteen_bits(200 / 3 + 1e-10) == pytest.approx(200 / 3, rel=1e-4)
+    group = torch.full((7,), trainer.sixteen_bits(200 / 3))
+    assert (group - group.mean()).abs().max() == 0
+
+
+def test_each_epoch_is_shuffled_and_the_last_step_filled_up(base: str) -> None:
+    settings = Grpo(base, prompts_per_step=5, epochs=2)
+    order = trainer.lay_out(EXAMPLES, settings, seed=1)
+    assert len(order) == 20
+    assert sorted(each.id for each in order[:8]) == sorted(each.id for each in order[8:16])
+    assert order[:8] != order[8:16]
+    assert order == trainer.lay_out(EXAMPLES, settings, seed=1) != trainer.lay_out(EXAMPLES, settings, seed=2)
+
+
+def test_evaluations_are_evenly_spread_and_end_with_the_last_step() -> None:
+    assert trainer.evaluation_steps(5, 186) == {38, 75, 112, 149, 186}
+    assert trainer.evaluation_steps(5, 3) == {1, 2, 3}
+    assert trainer.evaluation_steps(0, 3) == set()
+
+
+def test_questions_that_are_too_long_are_left_out_and_counted(
+    base: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "codegym_grpo"):
+        run = Run(Grpo(base, **FULL | {"max_prompt_tokens": 4}), tmp_path)
+    assert "4 of 8 prompts have more than max_prompt_tokens = 4 tokens and are left out" in caplog.text
+    assert run.log[-1][1] == 1
+    with pytest.raises(ConfigError, match="none of the 8 prompts has at most max_prompt_tokens = 0 tokens"):
+        Run(Grpo(base, **FULL | {"max_prompt_tokens": 0}), tmp_path)
+
+
+def test_shared_decoding_equals_generate_token_for_token(base: str) -> None:
+    model, tokenizer = decoding.load(base)
+    model.eval()
+    prompts = [decoding.token_ids(tokenizer, example.prompt) for example in EXAMPLES]
+    sampler = candidates.Sampler(3, 12, 1.0, eos_token_ids=[0, 5], pad_token_id=1)
+    ids, mask = candidates.left_padded(prompts, 1, model.device)
+    greedy = model.generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=[0, 5], pad_token_id=1
+    )
+    expected = [sampler._until_end(row) for row in greedy[:, ids.shape[1] :].tolist()]
+    shared = candidates.decode_shared(
+        model, ids, mask, copies=3, max_new_tokens=12, eos_token_ids=[0, 5], choose=lambda logits: logits.argmax(-1)
+    )
+    assert shared == [each for each in expected for _ in range(3)]
+    assert len({len(each) for each in shared}) > 1
+
+
+def test_shared_evaluation_equals_generate(base: str) -> None:
+    assert Grpo(base, decode="shared", eval_batch=3).generate(EXAMPLES) == Grpo(base).generate(EXAMPLES)
+
+
+def test_shared_decoding_samples_the_same_distribution_as_generate(base: str) -> None:
+    model, _ = decoding.load(base)
+    model.eval()
+    sampler = candidates.Sampler(4000, 2, 0.7, eos_token_ids=[0], pad_token_id=1)
+    logits = model(torch.tensor([[2, 3, 4]])).logits[0, -1]
+    expected = (logits / 0.7).softmax(-1)
+    torch.manual_seed(0)
+    for sample in (sampler.generate, sampler.shared):
+        first = torch.tensor([each[0] for each in sample(model, [[2, 3, 4]])])
+        assert (torch.bincount(first, minlength=16) / 4000 - expected).abs().max() < 0.03
+
+
+def test_training_with_shared_decoding_learns_too(base: str, tmp_path: Path) -> None:
+    reward = Run(Grpo(base, **FULL | {"epochs": 4, "decode": "shared", "kl_beta": 0.0}), tmp_path).column("reward")
+    assert reward[-1] > reward[0] + 0.3
+
+
+def problems(base: str, **settings: object) -> list[str]:
+    return [finding.text for finding in Grpo(base, **settings).findings() if finding.level == "error"]
+
+
+def test_what_is_not_built_yet_is_said_before_and_at_training(base: str, tmp_path: Path) -> None:
+    assert problems(base) == []
+    assert problems(base, quantization="8bit", candidates="beam") == [
+        'quantization = "8bit" is not built yet; use quantization = "none"',
+        'candidates = "beam" is not built yet; use candidates = "sample"',
+    ]
+    with pytest.raises(ConfigError, match=r'"4bit" is not built yet.*\n.*"beam" is not built yet'):
+        Run(Grpo(base, **SMALL, quantization="4bit", candidates="beam"), tmp_path)
+
+
+def test_settings_that_do_not_go_together_are_told(base: str) -> None:
+    assert "micro_batch = 24 must divide the 128 completions of a step" in problems(base, micro_batch=24)[0]
+    assert "loses small updates" in problems(base, full_finetune=True, dtype="bfloat16")[0]
+    assert "nothing would be trained" in problems(base, target_modules=())[0]
+
+
+def test_an_adapter_for_modules_that_the_model_does_not_have_is_refused(base: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"policy grpo: TRL refuses these settings: .*no_proj.* not found"):
+        Run(Grpo(base, **SMALL, target_modules=("no_proj",)), tmp_path)
+
+
+def test_a_model_that_is_not_there_is_said_with_what_to_do(tmp_path: Path) -> None:
+    policy = Grpo(str(tmp_path / "nowhere"))
+    assert [finding.level for finding in policy.findings()] == ["error"]
+    with pytest.raises(ConfigError, match=r"cannot load the model '.*nowhere'.*Set model to a folder with config.json"):
+        policy.generate(EXAMPLES)
+
+
+def test_chat_messages_need_a_chat_template(base: str) -> None:
+    chat = Example(id="a", prompt=({"role": "user", "content": "a"},), answer="")
+    with pytest.raises(ConfigError, match=r"prompts are chat messages, but the tokenizer of .* has no chat template"):
+        Grpo(base).generate([chat])
+
+
+def test_chat_messages_are_trained_on(base: str, tmp_path: Path) -> None:
+    policy = Grpo(base, **FULL)
+    _, tokenizer = policy._loaded(())
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }} {% endfor %}"
+    chats = [dataclasses.replace(each, prompt=({"role": "user", "content": each.prompt},)) for each in EXAMPLES]
+    texts = []
+    job = TrainingJob(tmp_path, 7, float, lambda *_: None)
+    policy.train(chats, lambda examples, completions: texts.extend(completions) or grade(examples, completions), job)
+    assert len(texts) == 64
+    assert all(isinstance(text, str) for text in texts)
+
+
+@pytest.mark.skipif("CI" in os.environ, reason="TRL sends nothing where CI is set")
+def test_no_telemetry_is_sent(base: str) -> None:
+    import huggingface_hub
+
+    loading.load(Grpo(base))
+    assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
