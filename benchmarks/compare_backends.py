@@ -1,6 +1,6 @@
 """Grade the rollouts of a finished run on two backends, and list every reward that differs.
 
-    python benchmarks/compare_backends.py runs/temptabqa/20260101-120000 sqlite mariadb
+python benchmarks/compare_backends.py runs/temptabqa/20260101-120000 sqlite mariadb
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from codegym.config import Run, load
+from rich.console import Console
+
+from codegym.config import load
 from codegym.grading import Grader
 from codegym.report import Display
 from codegym.run import open_lanes
+from codegym.settings import Run
 from codegym.types import Example, Rollout
-from rich.console import Console
 
 BATCH = 2048
+EXAMPLES = 2
+"""How many differences of one cause are shown in full."""
 
 
 def read_completions(folder: Path, run: Run) -> list[tuple[Example, str]]:
@@ -51,18 +55,25 @@ def main(folder: Path, first: str, second: str) -> None:
     display.say(f"{len(pairs)} distinct rollouts, {len(different)} with different rewards")
     causes: Counter[str] = Counter()
     for one, other in different:
-        cause = f"{first}: {_outcome(one)}; {second}: {_outcome(other)}"
+        cause = f"{first}: {_kind(one)}; {second}: {_kind(other)}"
         causes[cause] += 1
-        if causes[cause] <= 3:
-            display.say(f"\n{one.example.id} {one.code}\n  gold {one.example.answer!r}\n  {cause}")
-            display.say(f"  rewards {one.reward:g} and {other.reward:g}")
+        if causes[cause] <= EXAMPLES:
+            display.say(f"\n{one.example.id} {one.code}\n  gold: {one.example.answer}")
+            for backend, rollout in ((first, one), (second, other)):
+                display.say(f"  {backend}: reward {rollout.reward:g}, {_outcome(rollout)}")
     for cause, count in causes.most_common():
         display.say(f"{count:6} x {cause}")
 
 
+def _kind(rollout: Rollout) -> str:
+    """Return the class of what happened: rows, or the engine's error up to the colon after its number."""
+    execution = rollout.execution
+    return f"{execution.error} {execution.message.partition(':')[0]}" if execution.error else "rows"
+
+
 def _outcome(rollout: Rollout) -> str:
     execution = rollout.execution
-    return f"{execution.error} {execution.message[:100]}" if execution.error else f"rows {execution.rows[:3]}"
+    return f"{execution.error}: {execution.message}" if execution.error else f"rows {list(execution.rows[:3])}"
 
 
 if __name__ == "__main__":

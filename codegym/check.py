@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from codegym.config import Run
 from codegym.errors import ConfigError
 from codegym.grading import Grader
 from codegym.plugins import nearest
 from codegym.report import Display
 from codegym.run import Examples, load_examples, open_lanes
+from codegym.settings import Run
 from codegym.types import Example, Finding, Rollout
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from codegym.errors import CodegymError, ConfigError
 
 if TYPE_CHECKING:
-    from codegym.config import Run
+    from codegym.settings import Run
 
 app = typer.Typer(
     name="codegym",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from codegym.config import WeightedReward
 from codegym.errors import PluginError
 from codegym.extract import extract
 from codegym.lanes import Lanes
 from codegym.plugins import blaming
 from codegym.roles import Guard
+from codegym.settings import WeightedReward
 from codegym.types import NOT_RUN, Example, Execution, Rollout
 
 NO_CODE = "there is no code in the completion"

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from codegym.config import Run
 from codegym.errors import ConfigError, Interrupted, PluginError
 from codegym.grading import Grader
 from codegym.lanes import Lanes
@@ -26,6 +25,7 @@ from codegym.report import (
     summarise,
 )
 from codegym.roles import TrainingJob
+from codegym.settings import Run
 from codegym.types import Example, Rollout
 
 Examples = dict[str, list[Example]]
@@ -198,7 +198,7 @@ class _Story:
             def log(step: int, steps: int, values: Mapping[str, float]) -> None:
                 self.step = step
                 metrics.write([{"step": step, "seconds": round(time.perf_counter() - started, 3), **values}])
-                shown = [name for name in ("reward", "ems", "error_rate") if name in values]
+                shown = [name for name in ("reward", "ems") if name in values]
                 bar.move(step, steps, " ".join(f"{name} {values[name]:.3g}" for name in shown))
 
             def dev_score() -> float:

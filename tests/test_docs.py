@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from codegym.config import Evaluation, ExecutionSettings, Training
 from codegym.plugins import HOOKS, Offer, Plugins
+from codegym.settings import Evaluation, ExecutionSettings, Training
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
-from codegym_rems import NoSelectStar, Rems
-from codegym_sqlite import Sqlite
 
 from codegym import NOT_RUN, Database, Example, Guard, PluginError, Reward, Rollout
-from codegym.config import WeightedReward
 from codegym.grading import NO_CODE, Grader
 from codegym.lanes import Lanes
+from codegym.settings import WeightedReward
+from codegym_rems import NoSelectStar, Rems
+from codegym_sqlite import Sqlite
 
 CITIES = Database("cities", "CREATE TABLE city (name TEXT, people INTEGER)", {"city": [("Aar", 3), ("Bex", 5)]})
 EXAMPLE = Example("test/7", "Which city has five people?", "Bex", "cities")

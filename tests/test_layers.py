@@ -20,6 +20,7 @@ ORDER = [
     ["plugins"],
     ["runfile"],
     ["complaints"],
+    ["settings"],
     ["config"],
     ["lanes"],
     ["grading"],

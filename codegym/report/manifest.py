@@ -12,7 +12,7 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
-from codegym.config import Run
+from codegym.settings import Run
 from codegym.types import Database, Example
 
 

@@ -22,9 +22,10 @@ from rich.text import Text
 class Bar:
     """The bar of one phase."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Progress, task: TaskID, name: str) -> None:
         self._progress = progress
         self._task = task
+        self._name = name
 
     def advance(self, count: int) -> None:
         """Move on by so many items."""
@@ -32,7 +33,7 @@ class Bar:
 
     def move(self, completed: int, total: int, note: str) -> None:
         """Say where the phase stands, for one that finds out on its way how long it is."""
-        self._progress.update(self._task, completed=completed, total=total, note=note)
+        self._progress.update(self._task, completed=completed, total=total, description=f"{self._name}  {note}")
 
 
 class _Rate(ProgressColumn):
@@ -59,8 +60,8 @@ class Display:
         A phase inside another, such as an evaluation during training, has its bar below the outer one's.
         """
         with self._bars() as progress:
-            task = progress.add_task(name, total=total, unit=unit, note="")
-            yield Bar(progress, task)
+            task = progress.add_task(name, total=total, unit=unit)
+            yield Bar(progress, task, name)
             if progress.tasks[0].id != task:
                 progress.remove_task(task)
 
@@ -71,11 +72,10 @@ class Display:
             return
         columns = (
             TextColumn("{task.description:<30}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}", style="dim"),
         )
         with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
             self._progress = progress

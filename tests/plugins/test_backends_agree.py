@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
+from codegym import Backend, Dataset, Example
 from codegym_mariadb import Mariadb
 from codegym_rems.answers import predicted_parts
 from codegym_sqlite import Sqlite
 from codegym_temptabqa.sample import TemptabqaSample
-
-from codegym import Backend, Dataset, Example
 
 DATASET: Dataset = TemptabqaSample()
 
@@ -41,7 +41,15 @@ def test_the_right_query_of_every_sample_question_has_one_answer(backends: list[
 
 @pytest.mark.parametrize(
     "expression",
-    ["SUM(year)", "AVG(year)", "ROUND(AVG(year), 2)", "COUNT(*) * 1.5", "MAX(year) - MIN(year)", "MIN(location)", "NULL"],
+    [
+        "SUM(year)",
+        "AVG(year)",
+        "ROUND(AVG(year), 2)",
+        "COUNT(*) * 1.5",
+        "MAX(year) - MIN(year)",
+        "MIN(location)",
+        "NULL",
+    ],
 )
 def test_values_of_every_type_have_one_text(backends: list[Backend], expression: str) -> None:
     sqlite, mariadb = answers(backends, f"SELECT {expression} FROM medal")

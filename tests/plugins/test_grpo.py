@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from codegym_grpo import callbacks, candidates, decoding, loading, pinning, trainer
-from codegym_grpo.policy import Grpo
 from peft import PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig
 
 from codegym import BackendError, ConfigError, Example, Grade, PluginError, Rollout, TrainingJob
+from codegym_grpo import callbacks, candidates, decoding, loading, pinning, trainer
+from codegym_grpo.policy import Grpo
 
 EXAMPLES = [Example(id=f"train/{row}", prompt=" ".join("abcdefgh"[: row + 1]), answer="") for row in range(8)]
 SMALL = {"prompts_per_step": 4, "num_generations": 4, "micro_batch": 8, "max_completion_tokens": 6, "evaluations": 0}

@@ -12,9 +12,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from codegym_mariadb import Mariadb, server
 
 import codegym
+from codegym_mariadb import Mariadb, server
 
 if not importlib.util.find_spec("MySQLdb") or server.missing_programs():
     REASON = "mysqlclient or mariadbd is not installed: pip install 'codegym[mariadb]', apt-get install mariadb-server"

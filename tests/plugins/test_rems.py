@@ -12,11 +12,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from codegym_rems import ExactMatch, NoSelectStar, Rems
-from codegym_rems.answers import compare, predicted_parts
 from pydantic import TypeAdapter, ValidationError
 
 from codegym import Example, Execution, Rollout
+from codegym_rems import ExactMatch, NoSelectStar, Rems
+from codegym_rems.answers import compare, predicted_parts
 
 REPOSITORY = Path(__file__).parents[2]
 RELEASE = Path(os.environ.get("CODEGYM_DATA", REPOSITORY.parent / "shared")) / "temptabqa-c"

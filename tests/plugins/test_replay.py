@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from codegym_grpo.replay import Replay, Scripted
 
 from codegym import ConfigError, Example
+from codegym_grpo.replay import Replay, Scripted
 
 
 def example(name: str) -> Example:

@@ -7,12 +7,12 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+
+from codegym import ConfigError
 from codegym_temptabqa import mistakes
 from codegym_temptabqa.kinds import KINDS, query, write
 from codegym_temptabqa.pairs import TemptabqaPairs
 from codegym_temptabqa.sample import Invention, TemptabqaSample, answer
-
-from codegym import ConfigError
 
 SLOTS = {
     "name": "Mira O'Vanterpol",

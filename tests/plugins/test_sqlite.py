@@ -8,9 +8,9 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from codegym_sqlite import Sqlite
 
 import codegym
+from codegym_sqlite import Sqlite
 
 GAMES = codegym.Database(
     "games",

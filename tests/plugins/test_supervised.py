@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from codegym_grpo.supervised_policy import Supervised
 
 from codegym import ConfigError, Example, TrainingJob
+from codegym_grpo.supervised_policy import Supervised
 
 STARTS, ENDINGS = ("Ba", "Do", "Ki", "Lu", "Me", "Ra", "So", "Tu"), ("lan", "mir", "nek", "ros")
 NAMES = [start + ending for start in STARTS for ending in ENDINGS]

@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+
+from codegym import ConfigError, Database
 from codegym_temptabqa import codegym_datasets
 from codegym_temptabqa.databases import build_database, infoboxes
 from codegym_temptabqa.fetch import fetch
 from codegym_temptabqa.files import EXTRA_FILES, FILES, ReleaseFile
 from codegym_temptabqa.parse import Medal, parse
 from codegym_temptabqa.release import Temptabqa
-
-from codegym import ConfigError, Database
 
 SHARED = next(
     (

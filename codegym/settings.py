@@ -1,0 +1,127 @@
+"""Hold what a run file says as objects: the core's settings, and the run with its plugins."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from codegym.plugins import Source, blaming
+from codegym.roles import Backend, Dataset, Guard, Policy, Reward, Role
+from codegym.runfile import Table
+from codegym.types import Database, Finding
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+class Training(_Settings):
+    """Which examples are trained on: a split, and how many of it (0 for all)."""
+
+    split: str = "train"
+    limit: Annotated[int, Field(ge=0)] = 0
+
+
+class Evaluation(_Settings):
+    """What is evaluated, on how many samples of each example, and by which metric the best model is chosen on dev.
+
+    `limit` takes the first examples of each split (0 for all); `before` also evaluates before training.
+    """
+
+    splits: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = ("test",)
+    dev: str = "dev"
+    metric: str = "reward"
+    samples: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    limit: Annotated[int, Field(ge=0)] = 0
+    before: bool = True
+
+
+class ExecutionSettings(_Settings):
+    """How code is executed: threads with a backend each, answers kept for repeats, tries when the machine fails."""
+
+    lanes: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    cache: Annotated[int, Field(ge=0)] = 100_000
+    attempts: Annotated[int, Field(ge=1)] = 5
+
+
+class CoreSettings(_Settings):
+    """What a run file says beside its plugins."""
+
+    name: Annotated[str, Field(pattern=r"^(\w[\w.-]*)?$")] = ""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    execution: ExecutionSettings = Field(default_factory=ExecutionSettings)
+
+
+@dataclass(frozen=True)
+class WeightedReward:
+    """A reward of a run: its label in reports, and the weight of its score. Weight 0 only measures."""
+
+    label: str
+    weight: float
+    reward: Reward
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run file as objects: everything that `codegym run` needs, checked.
+
+    `resolved` is the same as one table with every default written out, and `sources` says where each plugin came from.
+    """
+
+    file: Path
+    name: str
+    seed: int
+    dataset: Dataset
+    policy: Policy
+    backend: Backend
+    guards: Mapping[str, Guard]
+    rewards: Sequence[WeightedReward]
+    training: Training
+    evaluation: Evaluation
+    execution: ExecutionSettings
+    resolved: Table
+    sources: Mapping[str, Source]
+
+    def roles(self) -> list[tuple[str, Role]]:
+        """Return every plugin instance with the name of its table."""
+        return [
+            ("dataset", self.dataset),
+            ("policy", self.policy),
+            ("backend", self.backend),
+            *((f"guards.{label}", guard) for label, guard in self.guards.items()),
+            *((f"rewards.{reward.label}", reward.reward) for reward in self.rewards),
+        ]
+
+    def blaming(self, table: str) -> AbstractContextManager[None]:
+        """Blame the plugin of a table for what is raised inside."""
+        return blaming(f"[{table}], {self.sources[table]},")
+
+    def findings(self) -> Iterator[tuple[str, Finding]]:
+        """Yield what every plugin finds in its own settings, with the name of its table."""
+        for table, plugin in self.roles():
+            with self.blaming(table):
+                found = list(plugin.findings())
+            yield from ((table, finding) for finding in found)
+
+    def databases(self) -> Sequence[Database]:
+        """Return the databases that the dataset brings."""
+        with self.blaming("dataset"):
+            return list(self.dataset.databases())
+
+    def new_backend(self) -> Backend:
+        """Return a fresh backend with the run's settings, for one more thread."""
+        return dataclasses.replace(self.backend) if dataclasses.is_dataclass(self.backend) else type(self.backend)()
