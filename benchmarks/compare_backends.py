@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from codegym.config import load
+from codegym.errors import CodegymError
 from codegym.grading import Grader
 from codegym.report import Display
 from codegym.run import open_lanes
@@ -77,4 +78,7 @@ def _outcome(rollout: Rollout) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:4])
+    try:
+        main(Path(sys.argv[1]), *sys.argv[2:4])
+    except CodegymError as error:
+        sys.exit(f"error: {error}")
