@@ -125,6 +125,8 @@ def fetch_command(dataset: Annotated[str, typer.Argument(help="Name of a dataset
 def main() -> None:
     """Run the command line; print an error without a traceback and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGALRM, _interrupt)
+    sys.unraisablehook = _interrupt_again
     debug = "--debug" in sys.argv
     try:
         app()
@@ -138,6 +140,14 @@ def main() -> None:
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _interrupt_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Deliver Ctrl-C once more if it came while an object was destroyed, where Python drops every exception."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 def _fail(text: str, exit_code: int) -> None:

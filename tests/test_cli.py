@@ -225,3 +225,26 @@ def test_the_exit_code_reaches_the_shell(tmp_path: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stdout) == (2, "")
     assert finished.stderr == f"error: there is no run file {tmp_path / 'missing.toml'}\n"
+
+
+STUBBORN = """
+import signal, time
+from codegym import cli
+
+class Stubborn:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)  # Python drops the KeyboardInterrupt that this raises
+
+def command():
+    Stubborn()
+    time.sleep(10)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.app = command
+cli.main()
+"""
+
+
+def test_ctrl_c_while_an_object_is_destroyed_is_not_lost() -> None:
+    stopped = subprocess.run([sys.executable, "-c", STUBBORN], capture_output=True, text=True, timeout=9, check=False)
+    assert (stopped.returncode, stopped.stderr) == (130, "error: stopped\n")
