@@ -147,7 +147,7 @@ class _Story:
         examples = {split: loaded[split][: run.evaluation.limit or None] for split in splits}
         asked = {example.id: example for members in (*examples.values(), self.training) for example in members}
         with run.blaming("policy"):
-            run.policy.prepare(list(asked.values()))
+            run.policy.prepare([example for example in asked.values() for _ in range(run.evaluation.samples)])
         return examples
 
     def _evaluate_splits(self, examples: Examples, grader: Grader, moment: str) -> dict[str, list[Rollout]]:

@@ -36,18 +36,20 @@ class Replay(Policy):
     def prepare(self, examples: Sequence[Example]) -> None:
         """Raise `ConfigError` if the ids of the file and of the examples differ."""
         asked = Counter(example.id for example in examples)
-        self._require(asked)
-        unknown = [name for name in self._read() if name not in asked]
-        if unknown:
-            raise ConfigError(f"policy replay: {self.file} has {_listed(unknown)} that no example of this run has")
+        problems = self._lacking(asked)
+        if unknown := [name for name in self._read() if name not in asked]:
+            problems.append(f"policy replay: {self.file} has {_listed(unknown)} that no example of this run has")
+        if problems:
+            raise ConfigError(problems)
 
     def generate(self, examples: Sequence[Example]) -> list[str]:
         """Return the saved completions; the second time that an example comes in one call, its second one."""
-        self._require(Counter(example.id for example in examples))
+        if problems := self._lacking(Counter(example.id for example in examples)):
+            raise ConfigError(problems)
         samples = {example.id: iter(self._read()[example.id]) for example in examples}
         return [next(samples[example.id]) for example in examples]
 
-    def _require(self, asked: Mapping[str, int]) -> None:
+    def _lacking(self, asked: Mapping[str, int]) -> list[str]:
         samples = self._read()
         problems = []
         if missing := [name for name in asked if name not in samples]:
@@ -58,8 +60,7 @@ class Replay(Policy):
                 f"policy replay: {self.file} has too few samples for {_listed(short)}; {short[0]} has "
                 f"{len(samples[short[0]])} of {asked[short[0]]}"
             )
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
     def _read(self) -> dict[str, list[str]]:
         if not self._samples:

@@ -100,3 +100,13 @@ def test_a_script_by_id_must_have_every_id() -> None:
         policy.prepare([example("a"), example("b")])
     with pytest.raises(ConfigError, match="completions is empty"):
         Scripted(()).generate([example("a")])
+
+
+def test_ids_that_are_missing_and_ids_that_are_unknown_are_told_together(tmp_path: Path) -> None:
+    file = saved(tmp_path, '{"id": "a", "completion": "SELECT 1"}', '{"id": "z", "completion": "SELECT 2"}')
+    with pytest.raises(ConfigError) as error:
+        Replay(file).prepare([example("a"), example("b")])
+    assert error.value.problems == [
+        f"policy replay: {file} has no completion for 1 id (b)",
+        f"policy replay: {file} has 1 id (z) that no example of this run has",
+    ]
