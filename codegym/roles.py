@@ -83,7 +83,7 @@ class Policy(Role):
         """Return one completion for each example, in order; an example that comes twice wants two samples."""
 
     def prepare(self, examples: Sequence[Example]) -> None:
-        """Look at all that will be asked, each example once for each sample; `ConfigError` if one cannot be answered."""
+        """Look at all that will be asked, an example once for each sample; `ConfigError` if one cannot be answered."""
 
     @property
     def trainable(self) -> bool:
