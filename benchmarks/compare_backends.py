@@ -35,7 +35,7 @@ def read_completions(folder: Path, run: Run) -> list[tuple[Example, str]]:
 
 
 def grade(folder: Path, backend: str, display: Display) -> list[Rollout]:
-    """Return the graded rollouts of a run's completions on a backend with its default settings."""
+    """Return the graded rollouts of a run's completions on a backend; on the run's own, with its settings."""
     run = load(folder / "run.toml", [f"backend.plugin={backend}"])
     pairs = read_completions(folder, run)
     rollouts: list[Rollout] = []

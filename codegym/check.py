@@ -8,7 +8,7 @@ from codegym.errors import ConfigError
 from codegym.grading import Grader
 from codegym.plugins import nearest
 from codegym.report import Display
-from codegym.run import Examples, load_examples, open_lanes
+from codegym.run import Examples, asked_of_policy, cut, load_examples, open_lanes
 from codegym.settings import Run
 from codegym.types import Example, Finding, Rollout
 
@@ -23,15 +23,17 @@ def check(run: Run, display: Display) -> Iterator[tuple[str, Finding]]:
     problems, examples = _load(run)
     yield from (("dataset", Finding("error", problem)) for problem in problems)
     for split, members in examples.items():
-        empty = sum(not example.answer.strip() for example in members)
+        # Supervised pairs have a target instead of an answer.
+        empty = sum(not (example.answer.strip() or example.metadata.get("target")) for example in members)
         note = f", {empty} with an empty answer" if empty else ""
         yield "dataset", Finding("warning" if empty else "note", f"{split}: {len(members)} examples{note}")
-    everything = [example for members in examples.values() for example in members]
+    evaluated, training = cut(run, examples, run.policy.trainable)
     try:
         with run.blaming("policy"):
-            run.policy.prepare(everything)
+            run.policy.prepare(asked_of_policy(run, evaluated, training))
     except ConfigError as error:
         yield from (("policy", Finding("error", problem)) for problem in error.problems)
+    everything = [example for members in examples.values() for example in members]
     yield from (("backend", finding) for finding in _executed(run, display, everything))
 
 
@@ -58,7 +60,7 @@ def _executed(run: Run, display: Display, examples: list[Example]) -> Iterator[F
     """Open the backend, and grade the known good completions, where the dataset has them."""
     with open_lanes(run, display) as lanes:
         yield Finding("note", f"{lanes.count} lanes opened, databases: {_names(run) or 'none'}")
-        targets = [example for example in examples if example.metadata.get("target")]
+        targets = [example for example in examples if example.metadata.get("target") and example.answer.strip()]
         if not targets:
             return
         with display.phase("grade known good answers", len(targets), "rollouts") as bar:

@@ -180,4 +180,6 @@ def _experiment(file: Path, sets: list[str] | None, out: Path | None, *, train: 
     folder, report = run_experiment(run, display, train=train, out=out, command=sys.argv)
     display.say(f"{run.name}: results in %, with the 95 % interval of the last figure below it")
     out_console.print(results_table(report))
+    if run.note:
+        display.say(run.note)
     display.say(f"Everything is in {folder.path}")

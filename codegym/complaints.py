@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from codegym.plugins import nearest
 
-TOP_KEYS = ("name", "seed", "extends", "plugins")
+TOP_KEYS = ("name", "note", "seed", "extends", "plugins")
 """Keys that stand before the first table; further down, TOML takes them for a setting of the table above them."""
 
 _WORDS = {

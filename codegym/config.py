@@ -36,7 +36,7 @@ class _Builder:
 
     ONE: ClassVar[dict[str, type[Role]]] = {"dataset": Dataset, "policy": Policy, "backend": Backend}
     MANY = ("guards", "rewards")
-    CORE = ("name", "seed", "training", "evaluation", "execution")
+    CORE = ("name", "note", "seed", "training", "evaluation", "execution")
 
     def __init__(self, run_file: RunFile, plugins: Plugins) -> None:
         self.run_file = run_file
@@ -65,11 +65,17 @@ class _Builder:
         assert isinstance(policy, Policy)
         assert isinstance(backend, Backend)
         name = top.name or self.run_file.path.stem
-        resolved = {"name": name, "seed": top.seed, "plugins": [str(file) for file in self.run_file.plugin_files]}
-        resolved |= self.resolved | top.model_dump(mode="json", exclude={"name", "seed"})
+        resolved = {
+            "name": name,
+            "note": top.note,
+            "seed": top.seed,
+            "plugins": [str(file) for file in self.run_file.plugin_files],
+        }
+        resolved |= self.resolved | top.model_dump(mode="json", exclude={"name", "note", "seed"})
         return Run(
             file=self.run_file.path,
             name=name,
+            note=top.note,
             seed=top.seed,
             dataset=dataset,
             policy=policy,

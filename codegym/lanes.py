@@ -116,7 +116,7 @@ class Lanes:
         return [known[example.database, code] for code, example in requests]
 
     def _keep(self, key: tuple[str, str], execution: Execution) -> None:
-        if execution.truncated or execution.error == "Timeout":
+        if execution.truncated or execution.error in ("Timeout", "LimitExceeded"):
             return
         self._cache[key] = execution
         while len(self._cache) > self.cache_size:

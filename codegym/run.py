@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,10 @@ def run_experiment(
     try:
         return folder, _Story(run, display, folder, started, list(command)).tell(train)
     except KeyboardInterrupt:
+        again = shlex.join(["codegym", *command[1:]])
         raise Interrupted(
-            f"stopped; what was finished is in {folder.path}: evaluations in report.json, rollouts in rollouts/, "
-            f"checkpoints in {folder.path / 'checkpoints'}. To take it up: codegym {'run' if train else 'eval'} "
-            f"{run.file} starts again, with --set policy.model=FOLDER from a checkpoint."
+            f"stopped; what was finished is in {folder.path}: evaluations in report.json, every rollout in rollouts/, "
+            f"steps in metrics.jsonl, weights in checkpoints/. It cannot be continued yet; to start anew: {again}"
         ) from None
 
 
@@ -77,6 +78,19 @@ def load_examples(run: Run, splits: Sequence[str]) -> Examples:
         if not members:
             raise ConfigError(f"{run.file}: [dataset] split {split} has no examples")
     return examples
+
+
+def cut(run: Run, loaded: Examples, train: bool) -> tuple[Examples, list[Example]]:
+    """Return the examples to evaluate by split, and those to train on, each cut to its limit."""
+    splits = [*run.evaluation.splits, *([run.evaluation.dev] if train else [])]
+    evaluated = {split: loaded[split][: run.evaluation.limit or None] for split in splits if split in loaded}
+    return evaluated, loaded.get(run.training.split, [])[: run.training.limit or None] if train else []
+
+
+def asked_of_policy(run: Run, evaluated: Examples, training: Sequence[Example]) -> list[Example]:
+    """Return every example that the policy will be asked for, once for each sample."""
+    distinct = {example.id: example for members in (*evaluated.values(), training) for example in members}
+    return [example for example in distinct.values() for _ in range(run.evaluation.samples)]
 
 
 @contextmanager
@@ -116,7 +130,7 @@ class _Story:
         examples = self._load(train)
         record = manifest(run, examples, self.training, run.databases(), self.command, self.started)
         folder.write_json("manifest.json", record)
-        self.report = {"name": run.name, "started": record["started"], "seed": run.seed, "splits": {}}
+        self.report = {"name": run.name, "started": record["started"], "note": run.note, "seed": run.seed, "splits": {}}
         try:
             with open_lanes(run, self.display) as lanes:
                 grader = Grader(lanes, run.guards, run.rewards)
@@ -130,24 +144,22 @@ class _Story:
                     after = self._evaluate_splits(examples, grader, "after")
                     self._compare(before, after)
                     folder.write_text("model/README.md", model_card(self.report, record, run.resolved))
+                self.report["execution"] = asdict(lanes.counters)
         finally:
             run.policy.close()
         self._write_report(finished=True)
         return self.report
 
     def _load(self, train: bool) -> Examples:
-        """Return the examples to evaluate, and keep those to train on; each cut to its limit."""
+        """Return the examples to evaluate, and keep those to train on."""
         run = self.run
-        trained_on = [run.training.split] if train else []
-        splits = [*run.evaluation.splits, *([run.evaluation.dev] if train else [])]
-        with self.display.phase("load examples", len({*splits, *trained_on}), "splits") as bar:
-            loaded = load_examples(run, [*splits, *trained_on])
+        splits = [*run.evaluation.splits, *([run.evaluation.dev, run.training.split] if train else [])]
+        with self.display.phase("load examples", len(set(splits)), "splits") as bar:
+            loaded = load_examples(run, splits)
             bar.advance(len(loaded))
-        self.training = loaded[run.training.split][: run.training.limit or None] if train else []
-        examples = {split: loaded[split][: run.evaluation.limit or None] for split in splits}
-        asked = {example.id: example for members in (*examples.values(), self.training) for example in members}
+        examples, self.training = cut(run, loaded, train)
         with run.blaming("policy"):
-            run.policy.prepare([example for example in asked.values() for _ in range(run.evaluation.samples)])
+            run.policy.prepare(asked_of_policy(run, examples, self.training))
         return examples
 
     def _evaluate_splits(self, examples: Examples, grader: Grader, moment: str) -> dict[str, list[Rollout]]:

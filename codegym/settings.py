@@ -60,6 +60,7 @@ class CoreSettings(_Settings):
     """What a run file says beside its plugins."""
 
     name: Annotated[str, Field(pattern=r"^(\w[\w.-]*)?$")] = ""
+    note: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
@@ -84,6 +85,7 @@ class Run:
 
     file: Path
     name: str
+    note: str
     seed: int
     dataset: Dataset
     policy: Policy

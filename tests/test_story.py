@@ -144,3 +144,28 @@ def test_score_explains_a_rollout(tmp_path: Path) -> None:
     unknown = codegym("score", BENCHMARKS / "quickstart.toml", "--example", "tst/0", "--code", "x", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "there is no split tst; did you mean test?" in unknown.stderr
+
+
+@pytest.mark.parametrize("file", ["quickstart.toml", "base.toml"])
+def test_check_finds_the_run_files_that_need_no_download_ready(file: str, tmp_path: Path) -> None:
+    small = ["--set", "dataset.size=50"] if file == "base.toml" else []
+    checked = codegym("check", BENCHMARKS / file, *small, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "ready to run" in checked.stdout
+
+
+def test_check_looks_at_the_same_examples_as_eval(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.jsonl"
+    saved.write_text('{"id": "test/0", "completion": "SELECT 1"}\n{"id": "test/1", "completion": "SELECT 2"}\n')
+    replay = ["--set=policy.plugin=replay", f"--set=policy.file={saved}", "--set=evaluation.limit=2"]
+    for command in ("check", "eval"):
+        assert codegym(command, BENCHMARKS / "quickstart.toml", *replay, cwd=tmp_path).returncode == 0
+
+
+def test_a_full_disk_is_the_machines_failure(tmp_path: Path) -> None:
+    example = BENCHMARKS.parent / "docs" / "examples" / "brevity_reward" / "run.toml"
+    command = f"ulimit -f 8; exec {sys.executable} -m codegym eval {example} --set dataset.test_size=100 --out out"
+    full = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert full.returncode == 4, full.stderr
+    assert "cannot write out/rollouts/test.before.jsonl" in full.stderr
+    assert "Traceback" not in full.stderr

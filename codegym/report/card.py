@@ -21,7 +21,9 @@ with the policy `{{ resolved.policy.plugin }}` on the split `{{ resolved.trainin
 `{{ resolved.backend.plugin }}`; rewards:
 {% for label in resolved.rewards %}`{{ label }}`{{ ", " if not loop.last }}{% endfor %}.
 
-Before → after training, in percent, 95 % intervals of the last figure in brackets:
+{% if resolved.note %}{{ resolved.note }}
+
+{% endif %}Before → after training, in percent, 95 % intervals of the last figure in brackets:
 
 {{ table }}
 The run file is `run.toml` and the versions are in `manifest.json`, both in the folder above this one. The figures hold

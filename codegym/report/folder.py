@@ -56,11 +56,12 @@ class RunFolder:
         """Write a file whole or not at all: into a temporary file, synced, then renamed."""
         target = self.path / name
         temporary = target.with_name(f".{target.name}.tmp")
-        with writing(target), temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        with writing(target):
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
 
     def lines(self, name: str) -> JsonLines:
         """Open a JSONL file of the folder to append to."""
@@ -85,8 +86,9 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append records, one a line."""
@@ -101,7 +103,12 @@ class JsonLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            with writing(self.path):
+                self._file.close()
+        except BackendError:
+            if error is None:  # else the disk was full before, and closing tries to write the same lines again
+                raise
 
 
 class writing:  # noqa: N801 (reads as a verb: `with writing(path)`)

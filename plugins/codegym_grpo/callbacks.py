@@ -143,7 +143,9 @@ class BestOnDev(TrainerCallback):
             score = self._dev_score()
         if score > self.score:
             self.score, self.step = score, state.global_step
-            save_file({name: weight.contiguous() for name, weight in trainable(model).items()}, self._file)
+            written = self._file.with_suffix(".tmp")  # a crash while writing must not cost the best so far
+            save_file({name: weight.contiguous() for name, weight in trainable(model).items()}, written)
+            written.replace(self._file)
 
     def restore(self, model: torch.nn.Module) -> None:
         """Put the best weights back into the model."""

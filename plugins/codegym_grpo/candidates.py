@@ -85,19 +85,12 @@ def generate_greedy(
                 *left_padded([prompt_ids[index] for index in indices], tokenizer.pad_token_id, model.device),
                 copies=1,
                 max_new_tokens=max_new_tokens,
-                eos_token_ids=end_tokens(model, tokenizer),
+                eos_token_ids=decoding.end_tokens(model, tokenizer),
                 choose=lambda logits: logits.argmax(-1),
             )
         for index, text in zip(indices, tokenizer.batch_decode(decoded, skip_special_tokens=True), strict=True):
             completions[index] = text
     return completions
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return all tokens that end a completion: the tokenizer's, and those that the model declares."""
-    declared = model.generation_config.eos_token_id
-    declared = [] if declared is None else [declared] if isinstance(declared, int) else declared
-    return list(dict.fromkeys([tokenizer.eos_token_id, *declared]))
 
 
 def left_padded(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,6 +49,13 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Sequence[Message
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return all tokens that end a completion: the tokenizer's, and those that the model declares."""
+    declared = model.generation_config.eos_token_id
+    declared = [] if declared is None else [declared] if isinstance(declared, int) else declared
+    return list(dict.fromkeys([tokenizer.eos_token_id, *declared]))
+
+
 def generate_greedy(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -65,22 +72,26 @@ def generate_greedy(
     prompt_ids = [token_ids(tokenizer, prompt) for prompt in prompts]
     longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompt_ids[index]))
     completions = [""] * len(prompts)
+    # Every field that the model's folder may recommend, such as a penalty for repetition, is set: it would change what
+    # is measured. transformers fills from the folder only what is not.
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        length_penalty=1.0,
+        eos_token_id=end_tokens(model, tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        disable_compile=True,
+    )
     with evaluation_mode(model), torch.inference_mode():
         for start in range(0, len(prompts), batch_size):
             indices = longest_first[start : start + batch_size]
             batch = tokenizer.pad(
                 {"input_ids": [prompt_ids[index] for index in indices]}, padding_side="left", return_tensors="pt"
             ).to(model.device)
-            sequences = model.generate(  # type: ignore[operator]
-                **batch,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=num_beams,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=tokenizer.pad_token_id,
-            )
+            sequences = model.generate(**batch, generation_config=config)  # type: ignore[operator]
             texts = tokenizer.batch_decode(sequences[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
             for index, text in zip(indices, texts, strict=True):
                 completions[index] = text

@@ -18,7 +18,7 @@ from trl import GRPOTrainer
 from codegym import ConfigError, Example, Grade, PluginError, Rollout, TrainingJob
 from codegym_grpo import decoding
 from codegym_grpo.callbacks import GRADED, BestOnDev, StepReport, Stopwatch
-from codegym_grpo.candidates import Sampler, end_tokens
+from codegym_grpo.candidates import Sampler
 from codegym_grpo.pinning import trl_config, trl_settings
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Trainer(GRPOTrainer):
     ) -> Any:
         """Return the same loss as TRL, from less work."""
         return super().compute_loss(model, without_padding(inputs), return_outputs, num_items_in_batch)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: TRL's would know nothing of the run, whose own card stands beside the model."""
 
 
 def without_padding(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,7 +187,7 @@ def rollout_function(
             group,
             settings.max_completion_tokens,
             settings.temperature,
-            eos_token_ids=end_tokens(model, tokenizer),
+            eos_token_ids=decoding.end_tokens(model, tokenizer),
             pad_token_id=tokenizer.pad_token_id,
         )
         sample = sampler.shared if settings.decode == "shared" else sampler.generate

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Annotated
 
 from pydantic import Field
@@ -14,13 +15,15 @@ import codegym
 from codegym_sqlite import sandbox
 
 MACHINE_FAULTS = {
-    sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_NOTADB,
 }
+
+
+_ALONE = threading.Lock()
 
 
 @dataclass
@@ -31,10 +34,11 @@ class Sqlite(codegym.Backend):
     the engine's own error. What a limit stopped is a `Timeout`; a result that a limit cut off is `truncated`.
 
     max_steps   instructions of SQLite's virtual machine a query may take: the limit that does not depend on load
-    time_limit  seconds a query may take, for a machine so busy that `max_steps` never comes
+    time_limit  seconds of its thread's CPU time a query may take, where steps are slow
     max_rows    rows of a result
     max_bytes   bytes of a result, numbers counted as 8
     max_text    bytes of one value; SQLite cannot stop a function that works on one large value
+    memory_mb   mebibytes that SQLite may hold in this process, all lanes and their copies together
     """
 
     max_steps: Annotated[int, Field(ge=1000)] = 50_000_000
@@ -42,6 +46,8 @@ class Sqlite(codegym.Backend):
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     max_text: Annotated[int, Field(ge=1000, le=1_000_000)] = 100_000
+
+    memory_mb: Annotated[int, Field(ge=64)] = 1024
 
     def __post_init__(self) -> None:
         self._connections: dict[str, sqlite3.Connection] = {}
@@ -51,6 +57,7 @@ class Sqlite(codegym.Backend):
 
     def open(self, databases: Sequence[codegym.Database]) -> None:
         """Copy each database into memory and lock the copy."""
+        sandbox.bound_memory(self.memory_mb * 2**20)
         for database in databases:
             connection = sandbox.load(database)
             self._connections[database.name] = connection
@@ -60,16 +67,26 @@ class Sqlite(codegym.Backend):
     def execute(self, code: str, example: codegym.Example) -> codegym.Execution:
         """Return the rows of one query, or the class and sentence of SQLite's error."""
         connection = self._connection(example)
+        try:
+            return self._attempt(connection, code)
+        except MemoryError:
+            # The bound is the process's: another lane may have filled it. One of those that failed runs at a time.
+            with _ALONE:
+                try:
+                    return self._attempt(connection, code)
+                except MemoryError:
+                    message = f"the query took more than {self.memory_mb} MiB (memory_mb)"
+                    return codegym.Execution(error="LimitExceeded", message=message)
+
+    def _attempt(self, connection: sqlite3.Connection, code: str) -> codegym.Execution:
         start = perf_counter()
         self._stopped = ""
         self._steps_left = self.max_steps
-        self._deadline = start + self.time_limit
+        self._deadline = thread_time() + self.time_limit
         try:
             columns, rows, truncated = self._rows(connection, code)
         except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
             return self._fault(error, perf_counter() - start)
-        except MemoryError as error:
-            raise codegym.BackendError("sqlite: out of memory") from error
         return codegym.Execution(columns, tuple(rows), seconds=perf_counter() - start, truncated=truncated)
 
     def close(self) -> None:
@@ -106,7 +123,7 @@ class Sqlite(codegym.Backend):
         self._steps_left -= sandbox.STEPS_A_TICK
         if self._steps_left < 0:
             self._stopped = f"the query took more than {self.max_steps} steps (max_steps)"
-        elif perf_counter() > self._deadline:
+        elif thread_time() > self._deadline:
             self._stopped = f"the query took longer than {self.time_limit:g} s (time_limit)"
         return bool(self._stopped)
 

@@ -58,6 +58,13 @@ def load(database: codegym.Database) -> sqlite3.Connection:
     return connection
 
 
+def bound_memory(limit_bytes: int) -> None:
+    """Bound what SQLite holds in this process; what asks for more gets a `MemoryError`."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute(f"PRAGMA hard_heap_limit = {limit_bytes}")
+    connection.close()
+
+
 def lock(connection: sqlite3.Connection, tables: Collection[str], max_text: int) -> None:
     """Restrict a connection for good to reading the tables, with the functions and limits above."""
     for pragma in ("query_only = ON", "trusted_schema = OFF", "temp_store = MEMORY", "cell_size_check = ON"):

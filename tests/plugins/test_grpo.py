@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -288,6 +290,14 @@ def test_shared_decoding_equals_generate_token_for_token(base: str) -> None:
 
 def test_shared_evaluation_equals_generate(base: str) -> None:
     assert Grpo(base, decode="shared", eval_batch=3).generate(EXAMPLES) == Grpo(base).generate(EXAMPLES)
+
+
+@pytest.mark.parametrize("decode", ["generate", "shared"])
+def test_evaluation_ignores_what_the_models_folder_recommends(base: str, tmp_path: Path, decode: str) -> None:
+    shutil.copytree(base, tmp_path / "model")
+    recommended = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 10.0, "eos_token_id": 0}
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(recommended))
+    assert Grpo(str(tmp_path / "model"), decode=decode).generate(EXAMPLES) == Grpo(base).generate(EXAMPLES)
 
 
 def test_shared_decoding_samples_the_same_distribution_as_generate(base: str) -> None:

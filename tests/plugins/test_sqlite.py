@@ -10,7 +10,8 @@ from decimal import Decimal
 import pytest
 
 import codegym
-from codegym_sqlite import Sqlite
+from codegym_sqlite import Sqlite, sandbox
+from codegym_temptabqa.sample import TemptabqaSample
 
 GAMES = codegym.Database(
     "games",
@@ -198,3 +199,17 @@ def test_ctrl_c_under_a_query_is_not_an_error_of_the_code(backend):
     backend._connections["games"].set_progress_handler(interrupt, 1000)
     with pytest.raises(KeyboardInterrupt):
         run(backend, ENDLESS)
+
+
+def test_a_query_that_eats_memory_is_stopped_and_is_its_own_fault() -> None:
+    dataset = TemptabqaSample()
+    example = codegym.Example("test/0", "", "", dataset.databases()[0].name)
+    names = "SELECT group_concat(a.name) AS names FROM athlete a, (SELECT 1 FROM athlete LIMIT 20)"
+    hog = f"SELECT length(x) FROM (SELECT names || medal_id AS x FROM ({names}), medal, format ORDER BY x) LIMIT 1"
+    backend = Sqlite(memory_mb=64)
+    backend.open(dataset.databases())
+    stopped = backend.execute(hog, example)
+    assert (stopped.error, stopped.message) == ("LimitExceeded", "the query took more than 64 MiB (memory_mb)")
+    assert backend.execute("SELECT COUNT(*) > 0 FROM medal", example).rows == ((1,),)
+    backend.close()
+    sandbox.bound_memory(1024 * 2**20)  # the bound is the process's
