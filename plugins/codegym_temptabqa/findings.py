@@ -38,6 +38,7 @@ def describe(dataset: Temptabqa) -> Iterator[Finding]:
     yield Finding("note", f"temptabqa: {', '.join(f'{split} {len(its)}' for split, its in rows.items())} rows")
     yield from _repetitions(rows)
     yield _dev_seen_in_train(rows, dataset.drop_dev_seen_in_train)
+    yield from _tests_seen_in_train(rows)
     yield from _dirty_answers(rows)
     for name, contexts in dataset.contexts().items():
         yield from _unread(name, contexts)
@@ -57,6 +58,17 @@ def _dev_seen_in_train(rows: dict[str, Rows], dropped: bool) -> Finding:
         left = len(rows["dev"]) - len(seen)
         return Finding("note", f"temptabqa: {what}; they are left out, dev has {left} (drop_dev_seen_in_train)")
     return Finding("warning", f"temptabqa: {what}; `drop_dev_seen_in_train = true` leaves them out")
+
+
+def _tests_seen_in_train(rows: dict[str, Rows]) -> Iterator[Finding]:
+    train = {row["Questions"] for row in rows["train"]}
+    seen = {
+        split: sum(row["Questions"] in train for row in its)
+        for split, its in rows.items()
+        if split not in ("train", "dev")
+    }
+    if any(seen.values()):
+        yield Finding("warning", f"temptabqa: test questions that also stand in train: {_counts(seen)}")
 
 
 def _dirty_answers(rows: dict[str, Rows]) -> Iterator[Finding]:
