@@ -155,8 +155,10 @@ class _Story:
         run = self.run
         splits = [*run.evaluation.splits, *([run.evaluation.dev, run.training.split] if train else [])]
         with self.display.phase("load examples", len(set(splits)), "splits") as bar:
-            loaded = load_examples(run, splits)
-            bar.advance(len(loaded))
+            loaded: Examples = {}
+            for split in dict.fromkeys(splits):
+                loaded |= load_examples(run, [split])
+                bar.advance(1)
         examples, self.training = cut(run, loaded, train)
         with run.blaming("policy"):
             run.policy.prepare(asked_of_policy(run, examples, self.training))
@@ -187,11 +189,18 @@ class _Story:
                 batch = repeated[start : start + size]
                 with self.run.blaming("policy"):
                     completions = self.run.policy.generate(batch)
-                graded = grader.grade(batch, completions)
+                graded = self._execute(grader, batch, completions)
                 lines.write(rollout_record(rollout, moment=moment, step=self.step) for rollout in graded)
                 rollouts += graded
                 bar.advance(len(batch))
         return rollouts
+
+    def _execute(self, grader: Grader, batch: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
+        """Grade a batch, with a bar of its own below that of the evaluation or training."""
+        with self.display.phase("execute", len(batch), "rollouts") as bar:
+            graded = grader.grade(batch, completions)
+            bar.advance(len(batch))
+        return graded
 
     def _train(self, examples: Examples, grader: Grader) -> None:
         run = self.run
@@ -203,7 +212,7 @@ class _Story:
         ):
 
             def grade(batch: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
-                graded = grader.grade(batch, completions)
+                graded = self._execute(grader, batch, completions)
                 lines.write(rollout_record(rollout, moment="train", step=self.step + 1) for rollout in graded)
                 return graded
 
