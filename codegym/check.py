@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from codegym.errors import ConfigError
 from codegym.grading import Grader
@@ -60,6 +61,7 @@ def _executed(run: Run, display: Display, examples: list[Example]) -> Iterator[F
     """Open the backend, and grade the known good completions, where the dataset has them."""
     with open_lanes(run, display) as lanes:
         yield Finding("note", f"{lanes.count} lanes opened, databases: {_names(run) or 'none'}")
+        yield from _protections(run)
         targets = [example for example in examples if example.metadata.get("target") and example.answer.strip()]
         if not targets:
             return
@@ -71,6 +73,13 @@ def _executed(run: Run, display: Display, examples: list[Example]) -> Iterator[F
         wrong = [rollout for rollout in rollouts if not rollout.execution.ok or rollout.metrics.get("ems", 1.0) < 1.0]
         yield Finding("note", f"{len(targets) - len(wrong)} of {len(targets)} known good completions get full marks")
         yield from (Finding("warning", _complaint(rollout)) for rollout in wrong[:5])
+
+
+def _protections(run: Run) -> list[Finding]:
+    """Have a backend of its own try what holds, in this thread, while the lanes keep a shared server running."""
+    with run.blaming("backend"), closing(run.new_backend()) as backend:
+        backend.open(run.databases())
+        return list(backend.protections())
 
 
 def _names(run: Run) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 
 from codegym.errors import PluginError
 from codegym.extract import extract
@@ -40,13 +41,10 @@ class Grader:
                 raise PluginError(f"the policy gave {completion!r} for example {example.id}, not a text")
         codes = [extract(completion) for completion in completions]
         refusals = [self._refusal(code, example) for code, example in zip(codes, examples, strict=True)]
-        allowed = [index for index, refusal in enumerate(refusals) if not refusal]
-        executed = self.lanes.execute([(codes[index], examples[index]) for index in allowed])
-        executions = dict(zip(allowed, executed, strict=True))
-        return [
-            self._scored(example, completion, codes[index], refusals[index], executions.get(index, NOT_RUN))
-            for index, (example, completion) in enumerate(zip(examples, completions, strict=True))
-        ]
+        attempts = list(zip(examples, completions, codes, refusals, strict=True))
+        # Scored as they come, while the lanes execute what follows.
+        executions = self.lanes.stream([(code, example) for example, _, code, refusal in attempts if not refusal])
+        return [self._scored(*attempt, NOT_RUN if attempt[-1] else next(executions)) for attempt in attempts]
 
     def reasons(self, rollout: Rollout) -> dict[str, str]:
         """Return why each part of the rollout's reward is what it is, as far as the rewards tell."""
@@ -60,14 +58,19 @@ class Grader:
     def _refusal(self, code: str, example: Example) -> str:
         if not code:
             return NO_CODE
+        started = perf_counter()
+        refusal = ""
         for label, guard in self.guards.items():
             with blaming(f'guard "{label}"'):
                 reason = guard.check(code, example)
             if reason:
-                return f"{label}: {reason}"
-        return ""
+                refusal = f"{label}: {reason}"
+                break
+        self.lanes.counters.phases["guard"].add(perf_counter() - started)
+        return refusal
 
     def _scored(self, example: Example, completion: str, code: str, refusal: str, execution: Execution) -> Rollout:
+        started = perf_counter()
         rollout = Rollout(example, completion, code, refusal, execution)
         scores: dict[str, float] = {}
         metrics = {"error_rate": float(not execution.ok), "refusal_rate": float(bool(refusal))}
@@ -84,6 +87,7 @@ class Grader:
                 # A second reward that measures the same thing (the paper's beside ours) keeps its label in the name.
                 label = f"{weighted.label}.{name}" if name in metrics else name
                 metrics[label] = _number(value, f'reward "{weighted.label}"', example)
+        self.lanes.counters.phases["score"].add(perf_counter() - started)
         return Rollout(example, completion, code, refusal, execution, scores, metrics, math.fsum(scores.values()))
 
 

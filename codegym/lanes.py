@@ -4,44 +4,40 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
-
-from codegym.errors import BackendError, PluginError
+from codegym.cache import AnswerCache, Key
+from codegym.counters import Counters
+from codegym.errors import BackendError
+from codegym.lane import Chunk, Job, Lane
 from codegym.plugins import blaming
 from codegym.roles import Backend
 from codegym.types import Database, Example, Execution
 
-T = TypeVar("T")
 Request = tuple[str, Example]
+
+MOST_AT_ONCE = 32
+"""How many requests a backend is handed at once, so that a query that hangs holds up few others."""
+
 CLOSE_SECONDS = 1.5
 """How long closing waits for the lanes: short, for Ctrl-C must end a run within two seconds."""
-
-
-@dataclass
-class Counters:
-    """How many executions were asked for, how many of them ran, and how often a failing machine was tried again."""
-
-    requested: int = 0
-    executed: int = 0
-    retries: int = 0
 
 
 @dataclass
 class Lanes:
     """Threads that own a backend each. Use as a context manager, from one thread.
 
-    `execute` keeps the order of its requests. In a batch each distinct (database, code) runs once, and its answer is
-    kept for later batches, up to `cache_size` of them; an answer that a limit cut off is not kept, because it may
-    depend on how busy the machine was. A `BackendError` is retried with growing pauses, `attempts` times in all.
+    `stream` and `execute` keep the order of their requests. In a batch each distinct (database, code) runs once, and
+    its answer is kept for later batches, up to `cache_size` of them, if the backend calls it repeatable.
+
+    What others may be to blame for runs once more after the batch, with nothing beside it: a query that a clock
+    stopped, and one whose backend raised `BackendError` three times. Then the clock's verdict counts; and a failing
+    backend is tried again with growing pauses, `attempts` times, unless it breaks twice at this very query while it
+    answers others: that is a `Crash`, an error of the code.
     """
 
     new_backend: Callable[[], Backend]
@@ -52,23 +48,21 @@ class Lanes:
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
-        self._queue: SimpleQueue[tuple[Future[Execution], Request] | None] = SimpleQueue()
-        self._cache: OrderedDict[tuple[str, str], Execution] = OrderedDict()
-        self._threads: list[threading.Thread] = []
+        self._queue: SimpleQueue[Chunk | None] = SimpleQueue()
+        self._cache = AnswerCache(self.cache_size)
+        self._contents = {database.name: database.fingerprint for database in self.databases}
+        self._failing = threading.Event()
+        self._lanes: list[Lane] = []
 
     def __enter__(self) -> Lanes:
         with blaming("the backend, as it was made,"):
             backends = [self.new_backend() for _ in range(self.count)]
-        opened: list[Future[None]] = [Future() for _ in backends]
-        # Daemons: a query that ignores every limit must not keep the process alive after Ctrl-C.
-        self._threads = [
-            threading.Thread(target=self._work, args=lane, daemon=True) for lane in zip(backends, opened, strict=True)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._lanes = [Lane(backend, self.databases, self._queue, self._failing, self.attempts) for backend in backends]
+        for lane in self._lanes:
+            lane.thread.start()
         try:
-            for future in opened:
-                future.result()
+            for lane in self._lanes:
+                lane.opened.result()
         except BaseException:
             self.close()
             raise
@@ -81,78 +75,99 @@ class Lanes:
 
     def close(self) -> None:
         """Close every backend in its own thread, dropping what is queued and not waiting long for one that hangs."""
-        with suppress(Empty):
-            while True:
-                self._queue.get_nowait()
-        for _ in self._threads:
+        self._drop_queued()
+        for _ in self._lanes:
             self._queue.put(None)
         deadline = time.monotonic() + CLOSE_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        self._threads = []
+        for lane in self._lanes:
+            lane.thread.join(max(0.0, deadline - time.monotonic()))
+        self._lanes = []
 
     def execute(self, requests: Sequence[Request]) -> list[Execution]:
         """Return one execution for each (code, example), in order.
 
         Raises `BackendError` when the machine failed through all attempts, and `PluginError` for a broken backend.
         """
-        self.counters.requested += len(requests)
-        known: dict[tuple[str, str], Execution] = {}
-        running: dict[tuple[str, str], Future[Execution]] = {}
-        for code, example in requests:
-            key = (example.database, code)
-            if key in known or key in running:
+        return list(self.stream(requests))
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Execution]:
+        """Yield what `execute` returns as it comes, so that the caller can work while the lanes do."""
+        keys = [(self._contents.get(example.database, example.database), code) for code, example in requests]
+        jobs: dict[Key, Job] = {}
+        fresh: list[Job] = []
+        for key, (code, example) in zip(keys, requests, strict=True):
+            self.counters.requested += 1
+            if key in jobs:
+                self.counters.repeats += 1
                 continue
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                known[key] = self._cache[key]
+            jobs[key] = Job(code, example, self._cache.get(key))
+            if jobs[key].served:
+                self.counters.hits += 1
             else:
-                running[key] = Future()
-                self._queue.put((running[key], (code, example)))
-        for key, future in running.items():
-            known[key] = future.result()
-            self._keep(key, known[key])
-        self.counters.executed += len(running)
-        return [known[example.database, code] for code, example in requests]
-
-    def _keep(self, key: tuple[str, str], execution: Execution) -> None:
-        if execution.truncated or execution.error in ("Timeout", "LimitExceeded"):
-            return
-        self._cache[key] = execution
-        while len(self._cache) > self.cache_size:
-            self._cache.popitem(last=False)
-
-    def _work(self, backend: Backend, opened: Future[None]) -> None:
-        """Live as one lane: open a backend, execute until told to stop, close."""
-        name = f"backend {type(backend).__name__}"
+                fresh.append(jobs[key])
+        chunks = self._put(fresh)
         try:
-            _settle(opened, lambda: backend.open(self.databases), name)
-            while item := self._queue.get():
-                future, (code, example) = item
-                _settle(future, lambda code=code, example=example: self._attempt(backend, code, example), name)  # type: ignore[misc]
+            for key in keys:
+                yield self._answer(key, jobs[key], chunks)
         finally:
-            backend.close()
+            self._drop_queued()
 
-    def _attempt(self, backend: Backend, code: str, example: Example) -> Execution:
-        for attempt in Retrying(
-            stop=stop_after_attempt(self.attempts),
-            wait=wait_random_exponential(multiplier=0.05, max=5),
-            retry=retry_if_exception_type(BackendError),
-            reraise=True,
-        ):
-            with attempt:
-                self.counters.retries += attempt.retry_state.attempt_number > 1
-                execution = backend.execute(code, example)
-                if not isinstance(execution, Execution):
-                    raise PluginError(f"backend {type(backend).__name__} returned {execution!r}, not an Execution")
-                return execution
-        raise AssertionError("unreachable: the last attempt returns or raises")
+    def _put(self, fresh: Sequence[Job]) -> dict[Job, Chunk]:
+        """Queue the jobs, several at once but enough for every lane, and return where each is."""
+        size = max(1, min(MOST_AT_ONCE, len(fresh) // (4 * self.count)))
+        chunks = [Chunk(fresh[start : start + size]) for start in range(0, len(fresh), size)]
+        for chunk in chunks:
+            self._queue.put(chunk)
+        return {job: chunk for chunk in chunks for job in chunk.jobs}
 
+    def _answer(self, key: Key, job: Job, chunks: dict[Job, Chunk]) -> Execution:
+        while job in chunks:
+            self._wait(chunks[job])
+            if job.doubtful or not job.served:
+                self._settle_doubts(chunks)
+            else:
+                del chunks[job]
+                self._count(job)
+                if job.execution:
+                    self._cache.keep(key, job.execution)
+        if job.execution is None:
+            raise job.error or BackendError("a lane ended without an answer")
+        return job.execution
 
-def _settle(future: Future[T], call: Callable[[], T], name: str) -> None:
-    """Give the result of a call, or whatever it raised, to the one who waits for the future."""
-    try:
-        with blaming(name):
-            future.set_result(call())
-    except BaseException as error:  # even SystemExit: a lane that died in silence would be waited for until the end
-        future.set_exception(error)
+    def _settle_doubts(self, chunks: dict[Job, Chunk]) -> None:
+        """Run every doubtful job once more with nothing beside it, then give the lanes what they left."""
+        for chunk in chunks.values():
+            self._wait(chunk)
+        for job in chunks:
+            if job.doubtful:
+                self._run_alone(job)
+        self._failing.clear()
+        chunks |= self._put([job for job in chunks if not job.served])
+
+    def _run_alone(self, job: Job) -> None:
+        job.execution, job.error, job.alone = None, None, True
+        self._wait(self._put([job])[job])
+        if job.error:
+            raise job.error
+        if job.execution and job.execution.error == "Timeout":
+            job.execution = replace(job.execution, repeatable=True)
+
+    def _count(self, job: Job) -> None:
+        # Here, in the thread of the caller: the lanes would lose counts to each other.
+        self.counters.executed += 1
+        self.counters.alone += job.alone
+        self.counters.retries += job.retries
+        self.counters.phases["queue"].add(job.queue_seconds)
+        if job.execution:
+            self.counters.crashes += job.execution.error == "Crash"
+            self.counters.phases["execute"].add(job.execution.seconds)
+
+    def _wait(self, chunk: Chunk) -> None:
+        while not chunk.done.wait(1.0):
+            if not any(lane.thread.is_alive() for lane in self._lanes):
+                raise BackendError("the threads of all lanes have ended")
+
+    def _drop_queued(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()

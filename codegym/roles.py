@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -125,6 +125,25 @@ class Backend(Role):
         What the code did wrong, a time limit included, is the `error` of the execution returned. What the machine did
         wrong is raised as `BackendError`; the call may then be repeated and must mend the connection itself.
         """
+
+    def execute_many(self, requests: Sequence[tuple[str, Example]]) -> Iterator[Execution]:
+        """Yield one execution for each (code, example), in order, at most 32 of them.
+
+        Override it where handing over several at once is cheaper. After a `BackendError` the core blames the request
+        whose execution is missing, and asks for those behind it anew.
+        """
+        return (self.execute(code, example) for code, example in requests)
+
+    def probe(self) -> bool:
+        """Return True if the backend has just answered something known, False if it cannot tell.
+
+        It decides who is to blame for a query that goes on failing: the machine, or the query that breaks it.
+        """
+        return False
+
+    def protections(self) -> Iterable[Finding]:
+        """Yield which protections hold on this opened backend, found out by trying, and how to get the others."""
+        return ()
 
     def close(self) -> None:
         """Let go of connections and processes. Called once, by the owning thread, also after a failed `open`."""

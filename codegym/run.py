@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ class _Story:
                     after = self._evaluate_splits(examples, grader, "after")
                     self._compare(before, after)
                     folder.write_text("model/README.md", model_card(self.report, record, run.resolved))
-                self.report["execution"] = asdict(lanes.counters)
+                self.report["execution"] = lanes.counters.report()
         finally:
             run.policy.close()
         self._write_report(finished=True)

@@ -49,7 +49,7 @@ class Evaluation(_Settings):
 
 
 class ExecutionSettings(_Settings):
-    """How code is executed: threads with a backend each, answers kept for repeats, tries when the machine fails."""
+    """How code is executed: threads with a backend each, answers kept for repeats, last tries of a failing machine."""
 
     lanes: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
     cache: Annotated[int, Field(ge=0)] = 100_000

@@ -46,7 +46,8 @@ class Execution:
 
     `error` is the class of the *code's* fault (`"OperationalError"`, `"Timeout"`), empty when it ran; a failure of
     the machine is a `BackendError` instead. `message` is the engine's sentence about it. `truncated` says that
-    a limit cut the rows off, so they are not an answer. `seconds` is wall-clock time.
+    a limit cut the rows off, so they are not an answer. `seconds` is wall-clock time. `repeatable` is False if running
+    it again may give something else: a clock decided, or a function that answers differently each time.
     """
 
     columns: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class Execution:
     message: str = ""
     seconds: float = 0.0
     truncated: bool = False
+    repeatable: bool = True
 
     @property
     def ok(self) -> bool:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -95,16 +96,69 @@ def test_without_a_cache_a_batch_still_runs_what_is_the_same_once() -> None:
     assert backend.calls == ["a", "a"]
 
 
-@pytest.mark.parametrize("cut", [Execution(error="Timeout"), Execution(truncated=True)])
-def test_what_a_limit_cut_off_is_run_again(cut: Execution) -> None:
-    class Busy(Echo):
+def test_an_answer_that_is_not_repeatable_is_run_again_by_the_next_batch() -> None:
+    class Clock(Echo):
         def execute(self, code: str, example: Example) -> Execution:
-            return super().execute(code, example) if self.calls else self.calls.append(code) or cut
+            return replace(super().execute(code, example), repeatable=False)
 
-    backend = Busy()
+    backend = Clock()
     with lanes_of([backend]) as lanes:
-        assert lanes.execute([("a", EXAMPLE)]) == [cut]
-        assert run(lanes, "a") == ["one a"]
+        assert run(lanes, "now", "now") == ["one now", "one now"]
+        run(lanes, "now")
+    assert backend.calls == ["now", "now"]
+
+
+class Busy(Echo):
+    """Is too slow for its clock until each query has run `slow` times."""
+
+    def __init__(self, slow: int) -> None:
+        super().__init__()
+        self.slow = slow
+
+    def execute(self, code: str, example: Example) -> Execution:
+        execution = super().execute(code, example)
+        late = self.calls.count(code) <= self.slow and code.startswith("slow")
+        return Execution(error="Timeout", repeatable=False) if late else execution
+
+
+def test_what_a_clock_stopped_runs_once_more_with_nothing_beside_it() -> None:
+    backend = Busy(1)
+    with lanes_of([backend]) as lanes:
+        assert run(lanes, "slow", "a", "b") == ["one slow", "one a", "one b"]
+    assert backend.calls == ["slow", "a", "b", "slow"]
+    assert lanes.counters.alone == 1
+
+
+def test_what_a_clock_stopped_alone_too_is_a_fact() -> None:
+    backend = Busy(9)
+    with lanes_of([backend]) as lanes:
+        for _ in range(2):
+            assert [execution.error for execution in lanes.execute([("slow", EXAMPLE)])] == ["Timeout"]
+    assert backend.calls == ["slow", "slow"]
+
+
+def test_the_cache_is_bounded_in_cells_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codegym.cache.CELLS", 10)
+
+    class Wide(Echo):
+        def execute(self, code: str, example: Example) -> Execution:
+            super().execute(code, example)
+            return Execution(("a", "b"), ((1, 2), (3, 4)))
+
+    backend = Wide()
+    with lanes_of([backend]) as lanes:
+        for code in ("a", "b", "a", "c", "a", "b"):  # two answers of five cells fit
+            lanes.execute([(code, EXAMPLE)])
+    assert backend.calls == ["a", "b", "c", "b"]
+
+
+def test_two_names_of_the_same_content_share_their_answers() -> None:
+    tables = {"t": [(1,)]}
+    databases = [Database(name, "CREATE TABLE t (a INTEGER)", tables) for name in ("one", "two")]
+    backend = Echo()
+    with Lanes(lambda: backend, databases, cache_size=9) as lanes:
+        lanes.execute([("a", EXAMPLE), ("a", Example("test/1", "", "", "two"))])
+    assert backend.calls == ["a"]
 
 
 def test_an_error_of_the_code_is_kept_like_any_answer() -> None:
@@ -142,9 +196,10 @@ def test_a_failing_machine_is_tried_again() -> None:
 
 def test_a_machine_that_goes_on_failing_stops_with_its_last_error() -> None:
     backend = Failing(9)
-    with pytest.raises(BackendError, match="lost connection 3"), lanes_of([backend], attempts=3) as lanes:
+    expected = r"lost connection 6 \(tried 6 times\)"
+    with pytest.raises(BackendError, match=expected), lanes_of([backend], attempts=3) as lanes:
         run(lanes, "a")
-    assert len(backend.calls) == 3
+    assert len(backend.calls) == 6
     assert backend.closed
 
 

@@ -1,0 +1,41 @@
+"""Keep answers for code that comes again, within bounds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from codegym.types import Execution
+
+Key = tuple[str, str]
+"""What an answer depends on: the content of the database, and the code."""
+
+CELLS = 5_000_000
+"""Cells that the kept answers may have together: a few hundred megabytes."""
+
+
+class AnswerCache:
+    """The answers used last, at most `size` of them and no more than `CELLS` cells. Not for several threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._answers: OrderedDict[Key, Execution] = OrderedDict()
+        self._cells = 0
+
+    def get(self, key: Key) -> Execution | None:
+        """Return the answer that is kept under the key."""
+        if key in self._answers:
+            self._answers.move_to_end(key)
+        return self._answers.get(key)
+
+    def keep(self, key: Key, answer: Execution) -> None:
+        """Keep an answer, if running the code again would give it again."""
+        if not answer.repeatable or key in self._answers:
+            return
+        self._answers[key] = answer
+        self._cells += _cells(answer)
+        while len(self._answers) > self._size or self._cells > CELLS:
+            self._cells -= _cells(self._answers.popitem(last=False)[1])
+
+
+def _cells(answer: Execution) -> int:
+    return 1 + len(answer.rows) * len(answer.columns)
