@@ -9,7 +9,7 @@ INPUTS := pyproject.toml constraints.txt
 quickstart: $(VENV)/.installed  ## set up, then train the small model on invented data
 	$(VENV)/bin/codegym run benchmarks/quickstart.toml
 
-test: $(VENV)/.installed-for-tests  ## set up, MariaDB included, then check style, types and behaviour
+test: $(VENV)/.installed-for-tests  ## set up, the database servers included, then check style, types and behaviour
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -35,10 +35,12 @@ $(VENV)/.installed: $(INPUTS) | $(VENV)/bin/python
 # mysqlclient is compiled against MariaDB's client library.
 $(VENV)/.installed-for-tests: $(INPUTS) | $(VENV)/.installed
 	@command -v mariadbd >/dev/null || PATH=$$PATH:/usr/sbin command -v mariadbd >/dev/null || { $(call apt,mariadb-server); }
+	@test -n "$$(find /usr/lib/postgresql -name postgres -path '*/bin/*' 2>/dev/null)" || command -v postgres >/dev/null \
+		|| { $(call apt,postgresql); }
 	@command -v mariadb_config >/dev/null && command -v gcc >/dev/null && command -v pkg-config >/dev/null \
 		|| { $(call apt,libmariadb-dev pkg-config gcc python3-dev); }
 	@echo "Installing what the tests need"
-	@$(PIP) --editable '.[mariadb,dev]'
+	@$(PIP) --editable '.[mariadb,postgres,duckdb,dev]'
 	@touch $@
 
 # Install Debian packages where that is allowed, else say what to type.

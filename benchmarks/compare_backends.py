@@ -5,7 +5,6 @@ python benchmarks/compare_backends.py runs/temptabqa/20260101-120000 sqlite mari
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.console import Console
 from codegym.config import load
 from codegym.errors import CodegymError
 from codegym.grading import Grader
+from codegym.jsonl import read_lines
 from codegym.report import Display
 from codegym.run import open_lanes
 from codegym.settings import Run
@@ -27,7 +27,7 @@ EXAMPLES = 2
 
 def read_completions(folder: Path, run: Run) -> list[tuple[Example, str]]:
     """Return the distinct (example, completion) pairs of all rollouts of a run, in the order of their files."""
-    records = [json.loads(line) for file in sorted((folder / "rollouts").glob("*.jsonl")) for line in file.open()]
+    records = [record for file in sorted((folder / "rollouts").glob("*.jsonl")) for record in read_lines(file)]
     splits = dict.fromkeys(record["id"].rpartition("/")[0] for record in records)
     examples = {example.id: example for split in splits for example in run.dataset.load(split)}
     pairs = dict.fromkeys((record["id"], record["completion"]) for record in records)

@@ -2,8 +2,11 @@
 
 from codegym.errors import BackendError, CodegymError, ConfigError, Interrupted, MissingDependency, PluginError
 from codegym.hookspecs import hookimpl
+from codegym.jsonl import read_lines
 from codegym.roles import Backend, Dataset, Grade, Guard, Policy, Reward, TrainingJob
+from codegym.server import PrivateServer, ServerProgram
 from codegym.types import NOT_RUN, Cell, Database, Example, Execution, Finding, Message, Rollout, Row
+from codegym.worker import Killed, Worker
 
 __all__ = [
     "NOT_RUN",
@@ -20,14 +23,19 @@ __all__ = [
     "Grade",
     "Guard",
     "Interrupted",
+    "Killed",
     "Message",
     "MissingDependency",
     "PluginError",
     "Policy",
+    "PrivateServer",
     "Reward",
     "Rollout",
     "Row",
+    "ServerProgram",
     "TrainingJob",
+    "Worker",
     "hookimpl",
+    "read_lines",
 ]
 __version__ = "0.1.0"

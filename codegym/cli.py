@@ -18,6 +18,7 @@ from rich.text import Text
 from codegym.errors import CodegymError, ConfigError
 
 if TYPE_CHECKING:
+    from codegym.report import Display
     from codegym.settings import Run
 
 app = typer.Typer(
@@ -56,21 +57,43 @@ def eval_command(file: File, sets: Sets = None, out: Out = None) -> None:
 
 
 @app.command("check")
-def check_command(file: File, sets: Sets = None) -> None:
+def check_command(
+    file: File,
+    sets: Sets = None,
+    hostile: Annotated[bool, typer.Option("--hostile", help="Also try what a model might do to the backend.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before trying it on a server of yours.")] = False,
+) -> None:
     """Check everything that can be known without a model: names, settings, data, backend, answers."""
     from codegym.check import check
     from codegym.report import Display
 
+    run, display = _load(file, sets), Display(out_console)
     styles = {"error": "bold red", "warning": "yellow", "note": "green"}
     errors = 0
-    for table, finding in check(_load(file, sets), Display(out_console)):
+    for table, finding in check(run, display):
         errors += finding.level == "error"
         out_console.print(
             Text(f"{finding.level:<8}", styles[finding.level]) + Text(f"[{table}] {finding.text}"), soft_wrap=True
         )
     if errors:
         raise ConfigError(f"{file}: {errors} {'error' if errors == 1 else 'errors'}, see above")
-    out_console.print(f"{file}: ready to run", highlight=False, markup=False)
+    if hostile:
+        _try_hostile(run, display, yes)
+    display.say(f"{file}: ready to run")
+
+
+def _try_hostile(run: Run, display: Display, yes: bool) -> None:
+    """Try the hostile corpus on the run's backend; a protection that does not hold is an error of the user's set-up."""
+    from codegym.testing.probing import Probes, counts, failures_table
+
+    probes = Probes(run)
+    if probes.server and not yes:
+        typer.confirm(probes.question, abort=True)
+    outcomes = probes.outcomes(display)
+    display.say(f"hostile items that came out as they should: {counts(outcomes)}")
+    if failed := sum(bool(outcome.complaint) for outcome in outcomes):
+        out_console.print(failures_table(outcomes))
+        raise ConfigError(f"{run.file}: {failed} of {len(outcomes)} hostile items did not, see above")
 
 
 @app.command("score")

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 BUCKETS_A_DOUBLING = 8
 """How finely durations are told apart: a percentile is right to within 9 percent."""
+LEAST = round(math.log2(1e-9) * BUCKETS_A_DOUBLING)
 
 
 class Durations:
     """How long something took each time, in memory that does not grow with their number."""
 
     def __init__(self) -> None:
-        self._buckets: Counter[int] = Counter()
+        self._buckets: dict[int, int] = {}
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        self._buckets[round(math.log2(max(seconds, 1e-9)) * BUCKETS_A_DOUBLING)] += 1
+        bucket = round(math.log2(seconds) * BUCKETS_A_DOUBLING) if seconds > 1e-9 else LEAST
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     def percentile(self, share: float) -> float:
         """Return the seconds that this share (0.95) of the durations did not exceed, 0 if there was none."""
-        wanted = share * self._buckets.total()
+        wanted = share * sum(self._buckets.values())
         for bucket in sorted(self._buckets):
             wanted -= self._buckets[bucket]
             if wanted <= 0:
@@ -32,7 +34,7 @@ class Durations:
     def report(self) -> dict[str, float]:
         """Return the number of durations and their percentiles in milliseconds."""
         percentiles = {f"p{share}_ms": round(1000 * self.percentile(share / 100), 4) for share in (50, 95, 99)}
-        return {"count": self._buckets.total(), **percentiles}
+        return {"count": sum(self._buckets.values()), **percentiles}
 
 
 @dataclass

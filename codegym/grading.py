@@ -27,6 +27,7 @@ class Grader:
         self.lanes = lanes
         self.guards = guards
         self.rewards = rewards
+        self._blamed = {reward.label: f'reward "{reward.label}"' for reward in rewards}
 
     def grade(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
         """Return one rollout for each completion, in order.
@@ -75,18 +76,17 @@ class Grader:
         scores: dict[str, float] = {}
         metrics = {"error_rate": float(not execution.ok), "refusal_rate": float(bool(refusal))}
         for weighted in self.rewards:
-            with blaming(f'reward "{weighted.label}"'):
+            who = self._blamed[weighted.label]
+            with blaming(who):
                 score = weighted.reward.score(rollout) if weighted.weight else {}
                 measured = dict(weighted.reward.metrics(rollout))
-            parts = score if isinstance(score, Mapping) else {"": score}
+            parts = score if isinstance(score, dict | Mapping) else {"": score}  # the quick test first
             for name, value in parts.items():
-                scores[_part_label(weighted.label, name)] = weighted.weight * _number(
-                    value, f'reward "{weighted.label}"', example
-                )
+                scores[_part_label(weighted.label, name)] = weighted.weight * _number(value, who, example)
             for name, value in measured.items():
                 # A second reward that measures the same thing (the paper's beside ours) keeps its label in the name.
                 label = f"{weighted.label}.{name}" if name in metrics else name
-                metrics[label] = _number(value, f'reward "{weighted.label}"', example)
+                metrics[label] = _number(value, who, example)
         self.lanes.counters.phases["score"].add(perf_counter() - started)
         return Rollout(example, completion, code, refusal, execution, scores, metrics, math.fsum(scores.values()))
 

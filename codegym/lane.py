@@ -20,6 +20,9 @@ from codegym.types import Database, Example, Execution
 TRIES_BESIDE_OTHERS = 3
 """How often a request whose backend fails is tried while other lanes work, before it is tried alone."""
 
+LIMITS = ("Timeout", "LimitExceeded")
+"""Errors that, where they are not repeatable, may be the doing of what ran beside."""
+
 CRASHES = 2
 """How often code must break a backend, alone and while other code works, to be to blame for it."""
 
@@ -43,9 +46,10 @@ class Job:
 
     @property
     def doubtful(self) -> bool:
-        """True if others may be to blame: a clock stopped it, or the machine failed, while they ran too."""
-        late = self.execution is not None and self.execution.error == "Timeout" and not self.execution.repeatable
-        return not self.alone and (late or isinstance(self.error, BackendError))
+        """True if others may be to blame: a limit that all share stopped it, or the machine failed."""
+        answer = self.execution
+        limited = answer is not None and answer.error in LIMITS and not answer.repeatable
+        return not self.alone and (limited or isinstance(self.error, BackendError))
 
 
 @dataclass(eq=False)

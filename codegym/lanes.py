@@ -13,7 +13,7 @@ from types import TracebackType
 from codegym.cache import AnswerCache, Key
 from codegym.counters import Counters
 from codegym.errors import BackendError
-from codegym.lane import Chunk, Job, Lane
+from codegym.lane import LIMITS, Chunk, Job, Lane
 from codegym.plugins import blaming
 from codegym.roles import Backend
 from codegym.types import Database, Example, Execution
@@ -34,10 +34,10 @@ class Lanes:
     `stream` and `execute` keep the order of their requests. In a batch each distinct (database, code) runs once, and
     its answer is kept for later batches, up to `cache_size` of them, if the backend calls it repeatable.
 
-    What others may be to blame for runs once more after the batch, with nothing beside it: a query that a clock
-    stopped, and one whose backend raised `BackendError` three times. Then the clock's verdict counts; and a failing
-    backend is tried again with growing pauses, `attempts` times, unless it breaks twice at this very query while it
-    answers others: that is a `Crash`, an error of the code.
+    What others may be to blame for runs once more after the batch, with nothing beside it: a query stopped by the
+    clock or by the end of a memory that all share, and one whose backend raised `BackendError` three times. What
+    stops it then counts; and a failing backend is tried again with growing pauses, `attempts` times, unless it breaks
+    twice at this very query while it answers others: that is a `Crash`, an error of the code.
     """
 
     new_backend: Callable[[], Backend]
@@ -149,7 +149,7 @@ class Lanes:
         self._wait(self._put([job])[job])
         if job.error:
             raise job.error
-        if job.execution and job.execution.error == "Timeout":
+        if job.execution and job.execution.error in LIMITS:
             job.execution = replace(job.execution, repeatable=True)
 
     def _count(self, job: Job) -> None:

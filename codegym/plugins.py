@@ -10,11 +10,10 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import TypeVar
 
 import pluggy
@@ -68,15 +67,24 @@ class Failure:
     reason: str
 
 
-@contextmanager
-def blaming(plugin: str) -> Iterator[None]:
+class blaming:  # noqa: N801 (reads as a verb: `with blaming(plugin)`); a generator would cost every rollout 2 us
     """Turn whatever a plugin raises into a `PluginError` that names it; codegym's own errors pass unchanged."""
-    try:
-        yield
-    except CodegymError:
-        raise
-    except (Exception, SystemExit) as mistake:
-        raise PluginError(f"{plugin} raised {type(mistake).__name__}: {mistake}{_where(mistake)}") from mistake
+
+    __slots__ = ("_plugin",)
+
+    def __init__(self, plugin: str) -> None:
+        self._plugin = plugin
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, mistake: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(mistake, Exception | SystemExit) and not isinstance(mistake, CodegymError):
+            raise PluginError(
+                f"{self._plugin} raised {type(mistake).__name__}: {mistake}{_where(mistake)}"
+            ) from mistake
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from codegym.errors import ConfigError, Interrupted, PluginError
+from codegym.errors import BackendError, ConfigError, Interrupted, PluginError
 from codegym.grading import Grader
 from codegym.lanes import Lanes
 from codegym.plugins import nearest
@@ -49,11 +49,18 @@ def run_experiment(
     try:
         return folder, _Story(run, display, folder, started, list(command)).tell(train)
     except KeyboardInterrupt:
-        again = shlex.join(["codegym", *command[1:]])
-        raise Interrupted(
-            f"stopped; what was finished is in {folder.path}: evaluations in report.json, every rollout in rollouts/, "
-            f"steps in metrics.jsonl, weights in checkpoints/. It cannot be continued yet; to start anew: {again}"
-        ) from None
+        raise Interrupted(f"stopped; {_left(folder, command)}") from None
+    except BackendError as error:
+        raise BackendError(f"{error}\nthe machine failed, not the model; {_left(folder, command)}") from error
+
+
+def _left(folder: RunFolder, command: Sequence[str]) -> str:
+    """Say what a run that stopped leaves, and what to type."""
+    again = shlex.join(["codegym", *command[1:]])
+    return (
+        f"what was finished is in {folder.path}: evaluations in report.json, every rollout in rollouts/, "
+        f"steps in metrics.jsonl, weights in checkpoints/. It cannot be continued yet; to start anew: {again}"
+    )
 
 
 def stop_on_errors(run: Run) -> None:

@@ -152,11 +152,11 @@ def test_each_thread_gets_a_backend_of_its_own_with_the_same_settings(run_file: 
         ),
         (
             "[backend]\nplugin = 3\n",
-            "top.toml: [backend] plugin: must be the name of a backend (mariadb, sqlite), got 3",
+            "top.toml: [backend] plugin: must be the name of a backend (duckdb, mariadb, postgres, sqlite), got 3",
         ),
         (
             'backend = "sqlite"\n',
-            'top.toml: backend: must be a table: [backend] with plugin = "mariadb" or "sqlite", got "sqlite"',
+            'top.toml: backend: must be a table: [backend] with plugin = "duckdb" or "mariadb" or "postgres" or "sqlite", got "sqlite"',
         ),
         ("[rewards.remz]\n", 'top.toml: [rewards] remz: there is no reward "remz"; did you mean rems?'),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -79,12 +80,13 @@ def test_every_file_of_an_example_stands_in_the_docs() -> None:
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The examples outside the repository, the package among them installed into `site`."""
+    """The examples outside the repository, the packages among them installed into `site`."""
     folder = tmp_path_factory.mktemp("outside")
     for example in EXAMPLES.iterdir():
         shutil.copytree(example, folder / example.name, ignore=shutil.ignore_patterns("__pycache__", "runs"))
     install = "install --quiet --no-index --no-deps --no-build-isolation --disable-pip-version-check --target"
-    command = [sys.executable, "-m", "pip", *install.split(), folder / "site", folder / "arithmetic_backend"]
+    packages = sorted(file.parent for file in folder.glob("*/pyproject.toml"))
+    command = [sys.executable, "-m", "pip", *install.split(), folder / "site", *packages]
     subprocess.run(command, check=True)
     return folder
 
@@ -116,6 +118,14 @@ def test_an_example_runs_outside_the_repository(example: Path, outside: Path) ->
     printed = called(["codegym", "eval", "run.toml", "--out", "result"], outside / example.name, outside / "site")
     assert "Everything is in result" in printed
     assert len((outside / example.name / "result" / "rollouts" / "test.before.jsonl").read_text().splitlines()) == 4
+
+
+def test_the_python_backend_outlives_what_code_does_to_its_process(outside: Path) -> None:
+    called(["codegym", "eval", "run.toml", "--out", "outcomes"], outside / "python_backend", outside / "site")
+    rollouts = outside / "python_backend" / "outcomes" / "rollouts" / "test.before.jsonl"
+    executions = [json.loads(line)["execution"] for line in rollouts.read_text().splitlines()]
+    assert [execution["error"] for execution in executions] == ["", "Timeout", "LimitExceeded", "Crash"]
+    assert executions[0]["rows"] == [["1 9 16"]]
 
 
 def _words(text: str) -> str:

@@ -13,9 +13,14 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 ORDER = [
     ["errors"],
+    ["jsonl"],
     ["types"],
     ["roles"],
     ["hookspecs"],
+    ["worker_main"],
+    ["worker"],
+    ["keeper"],
+    ["server"],
     ["extract"],
     ["plugins"],
     ["runfile"],

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import multiprocessing
+import os
+import random
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +19,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from codegym import BackendError, ConfigError, Example, Execution, Rollout
+from codegym import BackendError, ConfigError, Example, Execution, Rollout, read_lines
 from codegym.report import (
     Display,
     RunFolder,
@@ -88,6 +94,120 @@ def test_a_full_disk_is_the_machines_failure() -> None:
         RunFolder(Path("/dev")).lines("full") as lines,
     ):
         lines.write([{"text": "x" * 100_000}])
+
+
+def write_until_killed(path: Path) -> None:
+    """Write every sort of file again and again, each with its number all over."""
+    run_folder = RunFolder(path)
+    number = 0
+    with run_folder.lines("metrics.jsonl") as lines:
+        while True:
+            number += 1
+            run_folder.write_json("report.json", [number] * 20_000)
+            lines.write({"batch": number, "line": line, "text": "é" * 5_000} for line in range(20))
+            with run_folder.whole_folder(f"model-{number}") as model:
+                for name in ("weights", "tokenizer"):
+                    (model / name).write_text(f"{number} " * 10_000)
+
+
+def test_thirty_kills_leave_nothing_half_written(tmp_path: Path) -> None:
+    dice = random.Random(0)
+    complete = 0
+    for attempt in range(30):
+        path = tmp_path / str(attempt)
+        path.mkdir()
+        writer = multiprocessing.get_context("fork").Process(target=write_until_killed, args=(path,))
+        writer.start()
+        while not (path / "report.json").exists():
+            time.sleep(0.001)
+        time.sleep(dice.uniform(0, 0.05))
+        writer.kill()
+        writer.join()
+        assert len(set(json.loads((path / "report.json").read_text()))) == 1
+        if (path / "metrics.jsonl").exists():
+            records = read_lines(path / "metrics.jsonl")
+            assert [(record["batch"], record["line"]) for record in records] == [
+                (1 + index // 20, index % 20) for index in range(len(records))
+            ]
+        for model in path.glob("model-*"):
+            complete += 1
+            number = model.name.removeprefix("model-")
+            assert {file.name: file.read_text() for file in model.iterdir()} == dict.fromkeys(
+                ("weights", "tokenizer"), f"{number} " * 10_000
+            )
+    assert complete > 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 200 KB, where this user may mount one."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", path], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def test_what_was_written_before_the_disk_was_full_is_whole(small_disk: Path) -> None:
+    run_folder = RunFolder(small_disk)
+    run_folder.write_json("report.json", ["first"])
+    full = r"cannot write .*/{}: No space left on device; what was written before is whole"
+    with run_folder.lines("metrics.jsonl") as lines:
+        lines.write([{"step": 1}])
+        with pytest.raises(BackendError, match=full.format("metrics.jsonl")):
+            lines.write({"step": step, "text": "x" * 1_000} for step in range(2, 300))
+        assert read_lines(small_disk / "metrics.jsonl") == [{"step": 1}]
+        lines.write([{"step": 2}])
+    with pytest.raises(BackendError, match=full.format("report.json")):
+        run_folder.write_json("report.json", ["second" * 100_000])
+    with pytest.raises(BackendError, match=full.format("model")), run_folder.whole_folder("model") as model:
+        (model / "weights").write_bytes(bytes(300_000))
+    assert json.loads((small_disk / "report.json").read_text()) == ["first"]
+    assert read_lines(small_disk / "metrics.jsonl") == [{"step": 1}, {"step": 2}]
+    assert sorted(os.listdir(small_disk)) == ["metrics.jsonl", "report.json"]
+
+
+def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
+    run_folder = folder(tmp_path)
+    with (
+        pytest.raises(BackendError, match=r"cannot write .*model: Is a directory"),
+        run_folder.whole_folder("model") as model,
+    ):
+        model.write_text("")
+    assert sorted(os.listdir(run_folder.path)) == ["rollouts"]
+    with run_folder.whole_folder("model") as model:
+        (model / "weights").touch()
+        assert not (run_folder.path / "model").exists()
+    assert os.listdir(run_folder.path / "model") == ["weights"]
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "te', '{"step": 3, "text": "\ud83d'])
+def test_a_last_line_that_was_cut_off_is_dropped_and_said(
+    torn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b'{"step": 1}\n{"step": 2}\n' + torn.encode(errors="surrogatepass"))
+    with caplog.at_level(logging.WARNING):
+        assert read_lines(file) == [{"step": 1}, {"step": 2}]
+    assert f"{file}, line 3 is cut off and dropped" in caplog.text
+    file.write_text('{"step": 1}')  # whole, though nothing ends the line
+    assert read_lines(file) == [{"step": 1}]
+
+
+def test_a_line_cut_off_in_the_middle_of_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"st\n{"step": 3}\n[]\n')
+    with pytest.raises(ConfigError) as caught:
+        read_lines(file)
+    assert caught.value.problems == [f"{file}, line {number}: expected {{...}}" for number in (2, 4)]
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere: No such file or directory"):
+        read_lines(tmp_path / "nowhere")
 
 
 def test_toml_has_no_none_and_keeps_the_rest(tmp_path: Path) -> None:

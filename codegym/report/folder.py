@@ -6,7 +6,9 @@ import base64
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -53,15 +55,41 @@ class RunFolder:
         self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file whole or not at all: into a temporary file, synced, then renamed."""
+        """Write a file whole or not at all: into a temporary file, synced, then renamed, and the folder synced."""
         target = self.path / name
-        temporary = target.with_name(f".{target.name}.tmp")
+        temporary = _temporary(target)
         with writing(target):
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
+            try:
+                with temporary.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(target)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            _sync(target.parent)
+
+    @contextmanager
+    def whole_folder(self, name: str) -> Iterator[Path]:
+        """Give an empty folder to write into, which takes the name, whole and synced, at the end of the block.
+
+        If the block raises, nothing is left. Raises `BackendError` if the disk does not take it.
+        """
+        target = self.path / name
+        temporary = _temporary(target)
+        try:
+            with writing(target):
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+                yield temporary
+                for path in (*temporary.rglob("*"), temporary):
+                    _sync(path)
+                temporary.rename(target)
+                _sync(target.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
     def lines(self, name: str) -> JsonLines:
         """Open a JSONL file of the folder to append to."""
@@ -82,20 +110,28 @@ def _new_folder(path: Path) -> Path:
 
 
 class JsonLines:
-    """A file of JSON lines, each flushed when it is written. Use as a context manager."""
+    """A file of JSON lines. Each batch of whole lines is one write, synced. Use as a context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab", buffering=0)
+            _sync(path.parent)
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Append records, one a line."""
+        """Append records, one a line: all of them, or none if the disk is full."""
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
         with writing(self.path):
-            for record in records:
-                self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            self._file.flush()
+            whole = os.fstat(self._file.fileno()).st_size
+            try:
+                while lines:  # the system may take a part of it, the last before the disk is full above all
+                    lines = lines[self._file.write(lines) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(whole)
+                raise
 
     def __enter__(self) -> JsonLines:
         return self
@@ -103,12 +139,21 @@ class JsonLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            with writing(self.path):
-                self._file.close()
-        except BackendError:
-            if error is None:  # else the disk was full before, and closing tries to write the same lines again
-                raise
+        self._file.close()
+
+
+def _temporary(target: Path) -> Path:
+    """Return the hidden name beside the target under which it is written; nobody reads what is left there."""
+    return target.with_name(f".{target.name}.tmp")
+
+
+def _sync(path: Path) -> None:
+    """Bring what the system holds of a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class writing:  # noqa: N801 (reads as a verb: `with writing(path)`)
@@ -125,7 +170,7 @@ class writing:  # noqa: N801 (reads as a verb: `with writing(path)`)
     ) -> None:
         if isinstance(error, OSError):
             raise BackendError(
-                f"cannot write {self.path}: {error.strerror}; what was written before is whole"
+                f"cannot write {self.path}: {error.strerror or error}; what was written before is whole"
             ) from error
 
 

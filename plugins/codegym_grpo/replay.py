@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codegym import ConfigError, Example, Finding, Policy
+from codegym import ConfigError, Example, Finding, Policy, read_lines
 
 SHOWN = 5
 
@@ -71,25 +70,12 @@ class Replay(Policy):
 def read_completions(file: Path) -> dict[str, list[str]]:
     """Return the completions of a JSON-lines file by id, in the file's order; `ConfigError` names every bad line."""
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # splitlines would also split inside a string
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"policy replay: cannot read {file}: {error}") from error
+        records = read_lines(file, texts=("id", "completion"))
+    except ConfigError as error:
+        raise ConfigError([f"policy replay: {problem}" for problem in error.problems]) from error
     samples: dict[str, list[str]] = {}
-    problems = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            name, completion = record["id"], record["completion"]
-        except (ValueError, KeyError, TypeError):
-            name = completion = None
-        if isinstance(name, str) and isinstance(completion, str):
-            samples.setdefault(name, []).append(completion)
-        else:
-            problems.append(f'policy replay: {file}, line {number}: expected {{"id": "...", "completion": "..."}}')
-    if problems:
-        raise ConfigError(problems)
+    for record in records:
+        samples.setdefault(record["id"], []).append(record["completion"])
     if not samples:
         raise ConfigError(f"policy replay: {file} holds no completion")
     return samples

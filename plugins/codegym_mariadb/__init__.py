@@ -41,10 +41,13 @@ class Mariadb(codegym.Backend):
     reader_password_env  NAME of the environment variable with the password of `reader_user`
 
     Limits, on any server:
-    time_limit  seconds a query may take; the server itself stops it then
+    time_limit  seconds a query may keep the server busy, time that it waits for a processor not counted; behind that
+                the wall clock stops it after 5 times as long, at least 5 seconds. On a server whose threads cannot be
+                watched (another machine, a container) these are seconds of the wall clock
     max_rows    rows of a result
     max_bytes   bytes of a result, numbers counted as 8
-    max_text    bytes of the code, and of any one value; no limit stops a function that works on one large value
+    max_text    bytes of the code, and of any one value on a private server: a function that works on one large value
+                cannot be stopped, short of killing the server
     memory_mb   mebibytes of data a private server may hold; what asks for more gets an error
 
     Meaning:
@@ -74,6 +77,7 @@ class Mariadb(codegym.Backend):
         self._station: Station | None = None
         self._lane = 0
         self._sessions: dict[str, Session] = {}
+        self._databases: Sequence[codegym.Database] = ()
 
     @property
     def private(self) -> bool:
@@ -104,6 +108,7 @@ class Mariadb(codegym.Backend):
         from codegym_mariadb import station
         from codegym_mariadb.session import Session
 
+        self._databases = databases
         self._station, self._lane = station.borrow(self)
         for database in databases:
             self._station.provide(database, self._lane)
@@ -117,6 +122,18 @@ class Mariadb(codegym.Backend):
                 f"example {example.id} names the database {example.database!r}; opened were: {known}"
             )
         return self._sessions[example.database].run(code)
+
+    def probe(self) -> bool:
+        """Return True if every open database answers a known query."""
+        return bool(self._sessions) and all(session.works() for session in self._sessions.values())
+
+    def protections(self) -> Iterable[codegym.Finding]:
+        """Yield which protections hold on this server, found out by trying them, and how to get the others."""
+        if not self._station or not self._databases:
+            return
+        from codegym_mariadb.protections import tried
+
+        yield from tried(self, self._station, self._lane, self._databases[0])
 
     def close(self) -> None:
         """Close the connections; the last instance stops a private server."""

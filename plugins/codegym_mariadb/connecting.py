@@ -16,6 +16,10 @@ DENIED = {1044, 1142, 1143, 1227, 1370, 1410}
 """Codes that a server refuses an account's statement with."""
 
 
+LOST = 2013
+"""What the client library says where a server does not go on: it died, or it is frozen."""
+
+
 @dataclass(frozen=True)
 class Account:
     """A user of the server with its password; an empty user leaves both to the option file."""

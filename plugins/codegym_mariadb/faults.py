@@ -15,6 +15,7 @@ class Fault(Enum):
     CODE = "code"
     TIME = "time"
     LIMIT = "limit"
+    MEMORY = "memory"
     MACHINE = "machine"
     UNCLEAR = "unclear"
 
@@ -29,14 +30,13 @@ LIMIT_CODES = {
 }
 
 UNCLEAR_CODES = {
-    # Code may stop its own statement or one of its account, and may eat the memory that another asks for.
+    # Killed: by itself, by code of the same account, or by an administrator.
     1317,
     1927,
-    5,
-    1037,
-    1038,
-    1041,
 }
+
+MEMORY_CODES = {5, 1037, 1038, 1041}
+"""Out of memory: the query that is told so need not be the one that took it."""
 
 MACHINE_CODES = {
     3,  # writing a file
@@ -72,6 +72,8 @@ def fault_of(error: MySQLdb.Error) -> Fault:
         return Fault.TIME
     if code in LIMIT_CODES or (code == 1290 and "mem-used" in text_of(error)):
         return Fault.LIMIT
+    if code in MEMORY_CODES:
+        return Fault.MEMORY
     if code in UNCLEAR_CODES:
         return Fault.UNCLEAR
     # From 2000 on the client library speaks (connection lost, out of step), without a number the driver.

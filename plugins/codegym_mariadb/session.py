@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from math import ceil
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import MySQLdb
 from MySQLdb.connections import Connection
 
 import codegym
-from codegym_mariadb.connecting import Account, text_of
+from codegym_mariadb.clock import clock_of
+from codegym_mariadb.connecting import LOST, Account, code_of, text_of
 from codegym_mariadb.faults import LIMIT_WARNINGS, Fault, fault_of
 from codegym_mariadb.station import Place, Station
-from codegym_mariadb.watchdog import CONNECTION_SHARE, SERVER_SHARE
+from codegym_mariadb.traces import is_plain, may_change
+from codegym_mariadb.watchdog import SERVER_SHARE, WALL_SHARE, Flight, Late
 
 if TYPE_CHECKING:
     from codegym_mariadb import Mariadb
 
 ROWS_A_FETCH = 50
 
-QUERY = re.compile(r"[\s(]*(SELECT|WITH)\b", re.IGNORECASE)
+ROW_SHARE = 16
+"""A row that may have this many times `max_bytes` is not even looked at: the client library would hold all of it."""
 
-# Searched as parts of words: a text that holds one by chance costs a reset, which is all.
-WORDS = """
-    @ /*! /*m! into lock last_insert_id found_rows row_count nextval setval lastval
-    connection_id processlist session_variables session_status
-"""
-TRACES = WORDS.split()
-"""What can leave a trace in a session, or see one."""
+WALL_LIMIT_SHARE, WALL_LIMIT_SECONDS = 5, 5.0
+"""Where the server's own time is counted, the wall clock stops a query after so many time limits, at least so late."""
+
+CONNECT_SECONDS = 10
+"""What the watchdog may need to find out that a server does not answer."""
 
 SESSION_LIMITS = {
     "max_session_mem_used": 32 * 2**20,
@@ -46,11 +45,8 @@ SESSION_LIMITS = {
     "time_zone": "'+00:00'",
 }
 
-
-def is_plain(code: str) -> bool:
-    """Return True if the code is a SELECT that neither leaves a trace in its session nor sees one."""
-    lower = code.lower()
-    return bool(QUERY.match(code)) and not any(trace in lower for trace in TRACES)
+KNOWN = "SELECT COUNT(*) FROM (SELECT REPEAT('a', 600) AS long_text UNION SELECT REPEAT('b', 600)) AS two"
+"""A query whose answer is known, 2. It needs room for a temporary table on disk."""
 
 
 class NoAnswer(Exception):
@@ -68,23 +64,19 @@ class Session:
         self._station = station
         self._lane = lane
         self._database = database
-        self._settings = settings
+        self._max_text, self._max_rows, self._max_bytes = settings.max_text, settings.max_rows, settings.max_bytes
+        self._time_limit = settings.time_limit
+        self._sql_mode, self._collation = settings.sql_mode, settings.collation
         self._connection: Connection | None = None
         self._clean = False
         self._place = Place("", Account())
-        limits = {
-            **SESSION_LIMITS,
-            "max_statement_time": settings.time_limit,
-            "sql_mode": f"'{settings.sql_mode}'",
-            "collation_connection": settings.collation,
-        }
-        self._limits = ("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in limits.items())).encode()
+        self._flight = Flight(Account(), 0, 0.0, 0.0, None)
+        self._limits = b""
 
     def run(self, code: str) -> codegym.Execution:
         """Return what the code gives; raise `BackendError` for what was not its fault.
 
-        Where the first time does not tell whose fault it was (killed by whom? late through a busy machine?), a second
-        time on a fresh connection decides.
+        Where the first time does not tell who killed the query, a second time on a fresh connection does.
         """
         try:
             statement = code.encode()
@@ -93,34 +85,46 @@ class Session:
         if b"\0" in statement:
             # MariaDB would run what stands before it.
             return codegym.Execution(error="ProgrammingError", message="the code contains a NUL character")
-        if len(statement) >= self._settings.max_text:
-            message = f"the code has {len(statement)} bytes, the limit is {self._settings.max_text} (max_text)"
+        if len(statement) >= self._max_text:
+            message = f"the code has {len(statement)} bytes, the limit is {self._max_text} (max_text)"
             return codegym.Execution(error="LimitExceeded", message=message)
-        plain = is_plain(code)
-        execution, fault, unclear = self._attempt(statement, plain)
-        if unclear:
+        lower = code.lower()
+        plain = is_plain(lower)
+        repeatable = plain and not may_change(lower)
+        execution, fault = self._attempt(statement, plain, repeatable)
+        if fault is Fault.UNCLEAR:
             self.close()
-            execution, fault, _ = self._attempt(statement, plain)
+            execution, fault = self._attempt(statement, plain, repeatable)
         if fault is Fault.MACHINE:
             self._station.doubt()
             raise codegym.BackendError(f"mariadb: {execution.message}")
         return execution
 
+    @property
+    def server_process(self) -> int:
+        """Number of the server's process, 0 where its threads' time cannot be read, or before the first run."""
+        return self._flight.clock.process if self._flight.clock else 0
+
+    def works(self) -> bool:
+        """Return True if a known query gets its answer; raise `BackendError` if the server does not answer."""
+        return self.run(KNOWN).rows == ((2,),)
+
     def close(self) -> None:
         """Close the connection; the next run opens another."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            self._station.watchdog.remove(self._flight)
             connection.close()
 
-    def _attempt(self, statement: bytes, plain: bool) -> tuple[codegym.Execution, Fault | None, bool]:
-        """Return an execution, whose fault its error is, and whether that is unclear."""
+    def _attempt(self, statement: bytes, plain: bool, repeatable: bool) -> tuple[codegym.Execution, Fault | None]:
+        """Return an execution, and whose fault its error is."""
         connection = self._ready(clean=not plain)
         self._clean = False
         columns: tuple[str, ...] = ()
         rows: list[codegym.Row] = []
         fault, error, message, truncated, intact = None, "", "", False, False
-        flight = self._station.watchdog.start(self._place.reader, connection.thread_id())
-        start = perf_counter()
+        flight = self._flight
+        flight.take_off()
         try:
             columns, rows, truncated = self._fetch(connection, statement)
             intact = not truncated
@@ -132,24 +136,34 @@ class Session:
         except ValueError as caught:
             # Text in a character set that the code chose, or dates that Python does not have.
             error, message = type(caught).__name__, str(caught)
+        except MemoryError:
+            fault, error, message = Fault.MACHINE, "MemoryError", "no memory for the rows in this process"
         finally:
-            seconds = perf_counter() - start
-            killed = self._station.watchdog.land(flight)
-            if killed or not intact:
-                self._kill(connection)
+            seconds, late = flight.land()
+            if late or not intact:
+                self._kill(flight)
                 self.close()
         if error or not plain:
             self._reset()
-        limit = self._settings.time_limit
-        if killed or fault is Fault.TIME or (seconds >= limit and fault is not Fault.MACHINE):
-            message = f"the query took longer than {limit:g} s (time_limit)"
-            # A busy machine can make a query late, but what outlived the first kill was no such query.
-            unclear = fault is not Fault.TIME and seconds < CONNECTION_SHARE * limit
-            return codegym.Execution(error="Timeout", message=message, seconds=seconds), Fault.TIME, unclear
-        if fault is Fault.LIMIT:
-            error = "LimitExceeded"
-        execution = codegym.Execution(columns, tuple(rows), error, message, seconds, truncated)
-        return execution, fault, fault is Fault.UNCLEAR
+        if late is None and fault is not Fault.MACHINE and (fault is Fault.TIME or seconds >= flight.wall_limit):
+            late = Late.WALL
+        if late:
+            message = message if seconds < min(self._time_limit, flight.wall_limit) else self._sentence(late)
+            # Without a clock for this it is not known whether others made it late.
+            certain = late is Late.CPU
+            return codegym.Execution((), (), "Timeout", message, seconds, repeatable=certain), Fault.TIME
+        if fault in (Fault.LIMIT, Fault.MEMORY):
+            error, repeatable = "LimitExceeded", repeatable and fault is Fault.LIMIT
+        execution = codegym.Execution(columns, tuple(rows), error, message, seconds, truncated, repeatable)
+        return execution, fault
+
+    def _sentence(self, late: Late) -> str:
+        limit = self._time_limit
+        if late is Late.CPU:
+            return f"the query took more than {limit:g} s of the server's CPU time (time_limit)"
+        if late is Late.WALL and self._flight.clock:
+            return f"the query took longer than {self._flight.wall_limit:g} s, on a busy machine (time_limit)"
+        return f"the query took longer than {limit:g} s (time_limit)"
 
     def _fetch(self, connection: Connection, statement: bytes) -> tuple[tuple[str, ...], list[codegym.Row], bool]:
         """Return columns, rows, and whether a limit cut the rows off."""
@@ -157,41 +171,74 @@ class Session:
         result = connection.use_result()
         if result is None:
             raise NoAnswer("ProgrammingError", "the code is not a query: it has no result")
-        columns = tuple(column[0] for column in result.describe())
+        columns = result.describe()
+        names = tuple([column[0] for column in columns])
         rows: list[codegym.Row] = []
         size = 0
-        while chunk := result.fetch_row(ROWS_A_FETCH):
+        # As declared by the server; what it declares larger than any value can be, is as large as that.
+        widest = sum([min(column[3], self._max_text) for column in columns])
+        if widest > ROW_SHARE * self._max_bytes:
+            self._kill(self._flight)
+            return names, rows, True
+        rows_a_fetch = max(1, min(ROWS_A_FETCH, ROW_SHARE * self._max_bytes // (widest or 1)))
+        while chunk := result.fetch_row(rows_a_fetch):
             for row in chunk:
-                size += sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)
-                if len(rows) == self._settings.max_rows or size > self._settings.max_bytes:
+                for cell in row:
+                    size += len(cell) if cell.__class__ is str or cell.__class__ is bytes else 8
+                if len(rows) == self._max_rows or size > self._max_bytes:
                     # Before the result is let go of, because that reads what the server still sends.
-                    self._kill(connection)
-                    return columns, rows, True
+                    self._kill(self._flight)
+                    return names, rows, True
                 rows.append(row)
-        if connection.next_result() != -1:
+            if len(chunk) < rows_a_fetch:
+                break
+        if connection.more_results():
             raise NoAnswer("ProgrammingError", "the code has more than one result", intact=False)
         if connection.warning_count():
             for _, code, text in connection.show_warnings():
                 if code in LIMIT_WARNINGS:
                     raise NoAnswer("LimitExceeded", f"{code}: {_text(text)}")
-        return columns, rows, False
+        return names, rows, False
 
     def _ready(self, clean: bool) -> Connection:
         if clean and not self._clean:
             self._reset()
         if self._connection is None:
             self._place = self._station.provide(self._database, self._lane)
-            # Longer than the watchdog needs to kill the server, which frees the connection sooner.
-            patience = ceil((SERVER_SHARE + 1) * self._settings.time_limit) + 1
             try:
-                self._connection = self._station.address.connect(self._place.reader, self._place.name, patience)
-                self._connection.query(self._limits)
+                self._connection = self._connect()
             except MySQLdb.Error as error:
-                self.close()
-                self._station.doubt()
+                # A server that runs and does not answer is frozen.
+                self._station.doubt(frozen=code_of(error) == LOST)
                 raise codegym.BackendError(f"mariadb: cannot open a session: {text_of(error)}") from error
             self._clean = True
         return self._connection
+
+    def _connect(self) -> Connection:
+        """Return a new connection, its session set up and watched."""
+        reader, time_limit = self._place.reader, self._time_limit
+        wall_limit = max(WALL_LIMIT_SHARE * time_limit, WALL_LIMIT_SECONDS)
+        # Longer than the watchdog needs to kill the server, which frees the connection sooner.
+        patience = ceil(SERVER_SHARE * WALL_SHARE * wall_limit) + CONNECT_SECONDS
+        connection = self._station.address.connect(reader, self._place.name, patience)
+        try:
+            clock = clock_of(connection)
+            if not clock:
+                wall_limit = time_limit
+            limits = {
+                **SESSION_LIMITS,
+                "max_statement_time": wall_limit,
+                "sql_mode": f"'{self._sql_mode}'",
+                "collation_connection": self._collation,
+            }
+            self._limits = ("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in limits.items())).encode()
+            self._set_up(connection)
+        except MySQLdb.Error:
+            connection.close()
+            raise
+        self._flight = Flight(reader, connection.thread_id(), time_limit, wall_limit, clock)
+        self._station.watchdog.add(self._flight)
+        return connection
 
     def _reset(self) -> None:
         """Make the session as new; one that cannot be is closed."""
@@ -200,13 +247,19 @@ class Session:
         try:
             reader = self._place.reader
             self._connection.change_user(reader.user, reader.password, self._place.name)
-            self._connection.query(self._limits)
+            self._set_up(self._connection)
             self._clean = True
         except MySQLdb.Error:
             self.close()
 
-    def _kill(self, connection: Connection) -> None:
-        self._station.watchdog.kill(self._place.reader, connection.thread_id(), "CONNECTION")
+    def _set_up(self, connection: Connection) -> None:
+        connection.query(self._limits)
+        # Or FOUND_ROWS() would tell of the last query before, which a change of user does not make the server forget.
+        connection.query(b"SELECT 1")
+        connection.store_result()
+
+    def _kill(self, flight: Flight) -> None:
+        self._station.watchdog.kill(flight.account, flight.connection_id, "CONNECTION")
 
 
 def _text(value: str | bytes) -> str:

@@ -16,7 +16,7 @@ import MySQLdb
 import codegym
 from codegym_mariadb import loading
 from codegym_mariadb.connecting import Account, Address, failure
-from codegym_mariadb.server import PrivateServer
+from codegym_mariadb.server import program
 from codegym_mariadb.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -65,15 +65,15 @@ class Station:
         self._names: dict[str, str] = {}
         self._places: dict[tuple[str, int], Place] = {}
         self._watchdog: Watchdog | None = None
-        self._server: PrivateServer | None = None
+        self._server: codegym.PrivateServer | None = None
         if settings.private:
-            self._server = PrivateServer(settings.memory_mb * 2**20, settings.max_text)
+            self._server = codegym.PrivateServer(program(settings.memory_mb * 2**20, settings.max_text))
 
     @property
     def address(self) -> Address:
         """Where the server answers now."""
         if self._server:
-            return Address(socket=self._server.socket)
+            return Address(socket=str(self._server.socket))
         settings = self._settings
         option_file = str(Path(settings.option_file).expanduser()) if settings.option_file else ""
         return Address(option_file, settings.socket, settings.host, settings.port)
@@ -97,12 +97,14 @@ class Station:
                 self._places[key] = self._prepare(database, lane)
             return self._places[key]
 
-    def doubt(self) -> None:
-        """Check databases and accounts again before the next use: the server failed."""
+    def doubt(self, frozen: bool = False) -> None:
+        """Check databases and accounts again before the next use: the server failed, or does not answer at all."""
         with self._lock:
             self._names.clear()
             self._places.clear()
-            if self._server:
+            if self._server and frozen:
+                self._server.kill(self._server.generation)
+            elif self._server:
                 self._server.settle()
 
     def try_connection(self) -> None:
@@ -126,7 +128,7 @@ class Station:
 
     def _kill_server(self) -> None:
         if self._server:
-            self._server.kill()
+            self._server.kill(self._server.generation)
 
     def _administrator(self) -> Account:
         if self._server:

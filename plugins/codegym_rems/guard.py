@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from codegym import Example, Guard
+from codegym_rems.plain import STAR_ONLY, is_plain
 
 if TYPE_CHECKING:
-    from sqlglot import Token, TokenType, exp
+    from sqlglot import Dialect, Token, exp
 
-MAX_DEPTH = 64
-"""Nested brackets: sqlglot recurses for each, and its compiled build dies of 400."""
-MAX_JOINS = 12
-MAX_FORKS = 14
-"""Joins and nested calls together: each may double sqlglot's time. It looks for the ON of every JOIN (20 without take
-5 s), tries `DATE(...)` as a type first, and copies the arguments of some functions."""
+LONG = 4096
+"""Characters from which on a verdict is not kept, so that what is kept stays under 64 MiB of ASCII."""
 
 # From the first place at which the parser and an engine split a text differently, either may see a `*` that the other
 # takes for a comment or a string. These are the places known, with `[` outside strings, which is refused as a token.
@@ -31,6 +27,7 @@ _READ_DIFFERENTLY = {
     r"--(?![ \t\r\n]|$)": "-- without a space after it is refused: a comment in SQLite, two minus signs in MariaDB",
     r"\\['\"`]": "a backslash before a quote is refused: MariaDB's string goes on, SQLite's ends there",
     r"\{#": "{# is refused: a comment to the guard's parser, to no engine",
+    r"[uU]&\"": "u&\" is refused: it spells a name in codes that the guard's parser does not read",
 }
 _MISREAD = re.compile("|".join(f"({pattern})" for pattern in _READ_DIFFERENTLY))
 _MISREAD_REASONS = tuple(_READ_DIFFERENTLY.values())
@@ -41,7 +38,10 @@ class NoSelectStar(Guard):
     """Refuses a `*` in any projection, more than one statement, and whatever is not a query.
 
     `COUNT(*)` and `EXISTS (SELECT * ...)` may pass; CTEs, derived tables, subqueries and set operations are searched.
-    What cannot be read is refused too, since it may be anything. It stops reward hacking; safety is the backend's.
+    Where a whole row is a value, as in PostgreSQL and DuckDB, `SELECT m FROM medal m` is refused too. In MySQL's and
+    SQLite's dialects a text that plainly has no such star passes without a parse: what is wrong with it, the engine
+    says. Any other text that cannot be read is refused, since it may be anything. It stops reward hacking; safety is
+    the backend's.
 
     dialect:    sqlglot's name of the dialect; default "mysql", which also reads what SQLite and MariaDB share
     max_length: longest code in characters; default 16384
@@ -63,27 +63,42 @@ class NoSelectStar(Guard):
         """Return why the code is refused, one sentence that names the construct, or None."""
         if len(code) > self.max_length:
             return f"the code is {len(code)} characters long, more than the limit of {self.max_length}"
-        return _refusal(code, self.dialect)
+        return (verdict if len(code) <= LONG else verdict.__wrapped__)(code, self.dialect)
 
 
-@lru_cache(maxsize=4096)
-def _refusal(code: str, dialect_name: str) -> str | None:
+@lru_cache(maxsize=16384)
+def verdict(code: str, dialect_name: str) -> str | None:
+    """Return what `NoSelectStar.check` does, whatever the length."""
+    return None if dialect_name in STAR_ONLY and is_plain(code) else read(code, dialect_name)
+
+
+def read(code: str, dialect_name: str) -> str | None:
+    """Return why the code is refused, or None, from its parse."""
     from sqlglot.dialects.dialect import Dialect
     from sqlglot.errors import SqlglotError
+
+    from codegym_rems.cost import NESTED_TOO_DEEPLY, refused_cost
 
     if misread := _MISREAD.search(code):
         return _MISREAD_REASONS[(misread.lastindex or 1) - 1]
     dialect = Dialect.get_or_raise(dialect_name)
     try:
         tokens = dialect.tokenize(code)
-        refusal = _refused_form(tokens, dialect_name) or _refused_cost(tokens, dialect.parser_class.FUNC_TOKENS)
-        return refusal or _refused_tree(dialect.parser().parse(tokens, code)[0])
+        refusal = _refused_form(tokens, dialect_name) or refused_cost(tokens)
+        return refusal or _refused_tree(_parsed(tokens, code, dialect), dialect_name)
     except SqlglotError as error:
         return f"the code cannot be read as SQL: {_one_line(error)}"
     except RecursionError:
-        return "the code is nested too deeply to be read"
-    except (TypeError, AttributeError, ValueError, LookupError):  # how sqlglot 30 takes DATE_ADD with one argument
-        return "the code cannot be read as SQL: an argument is missing or misplaced"
+        return NESTED_TOO_DEEPLY
+
+
+def _parsed(tokens: list[Token], code: str, dialect: Dialect) -> exp.Expr | None:
+    from sqlglot.errors import ParseError
+
+    try:
+        return dialect.parser().parse(tokens, code)[0]
+    except (TypeError, AttributeError, ValueError, LookupError) as error:  # DATE_ADD with one argument, in sqlglot 30
+        raise ParseError("an argument is missing or misplaced") from error
 
 
 def _refused_form(tokens: Sequence[Token], dialect_name: str) -> str | None:
@@ -104,28 +119,7 @@ def _refused_form(tokens: Sequence[Token], dialect_name: str) -> str | None:
     return None
 
 
-def _refused_cost(tokens: Sequence[Token], callable_kinds: Collection[TokenType]) -> str | None:
-    """Return why the parser would take too long or recurse too deeply."""
-    from sqlglot import TokenType
-
-    kinds = [token.token_type for token in tokens]
-    joins = kinds.count(TokenType.JOIN) + kinds.count(TokenType.STRAIGHT_JOIN)
-    if joins > MAX_JOINS:
-        return f"{joins} joins are more than the limit of {MAX_JOINS}: reading them takes too long"
-    calls: list[bool] = []  # for each bracket that is open: does it hold the arguments of a call?
-    for before, kind in pairwise([TokenType.SEMICOLON, *kinds]):
-        if kind in (TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE):
-            calls.append(before in callable_kinds)
-            if len(calls) > MAX_DEPTH:
-                return f"brackets are nested more than {MAX_DEPTH} deep"
-            if joins + sum(calls) > MAX_FORKS:
-                return f"{joins} joins and {sum(calls)} nested calls are more than the limit of {MAX_FORKS}"
-        elif kind in (TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE) and calls:
-            calls.pop()
-    return None
-
-
-def _refused_tree(query: exp.Expr | None) -> str | None:
+def _refused_tree(query: exp.Expr | None, dialect_name: str) -> str | None:
     """Return what is wrong with a parsed statement."""
     from sqlglot import exp
 
@@ -137,7 +131,11 @@ def _refused_tree(query: exp.Expr | None) -> str | None:
             return f"{node.key.upper()} inside a query is refused: a query only reads"
         if isinstance(node, exp.Star) and not _harmless(node):
             return f"{_written(node)} is refused: it returns every column; name the columns that answer the question"
-    return None
+    if dialect_name in STAR_ONLY:
+        return None
+    from codegym_rems.whole_rows import refused_rows
+
+    return refused_rows(query)
 
 
 def _harmless(star: exp.Expr) -> bool:

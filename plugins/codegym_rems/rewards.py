@@ -17,6 +17,18 @@ Points = Annotated[float, Field(allow_inf_nan=False)]
 class _AnswerReward(Reward):
     """Reports how the rows of each rollout agree with the reference answer."""
 
+    def __post_init__(self) -> None:
+        self._last: tuple[Rollout, Comparison] | None = None
+
+    def _comparison(self, rollout: Rollout) -> Comparison:
+        """Return how the rollout compares; it is asked for twice in a row, for the score and for the metrics."""
+        last = self._last
+        if last is None or last[0] is not rollout:
+            answered = _answered(rollout)
+            found = compare(rollout.example.answer, rollout.execution.rows) if answered else NO_ANSWER
+            self._last = last = (rollout, found)
+        return last[1]
+
     def metrics(self, rollout: Rollout) -> dict[str, float]:
         """Return figures from 0 to 1, not rounded.
 
@@ -25,7 +37,7 @@ class _AnswerReward(Reward):
         printing), so it is also 1 for an answer buried among others. All are 0 without an answer; the core reports
         `error_rate` and `refusal_rate`.
         """
-        found = _comparison(rollout)
+        found = self._comparison(rollout)
         return {
             "ems": float(found.exact),
             "rems": found.recall,
@@ -56,6 +68,7 @@ class Rems(_AnswerReward):
     overlap: Literal["f1", "recall"] = "f1"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.error > self.executes:
             raise ValueError(
                 f"error = {self.error:g} is more than executes = {self.executes:g}: "
@@ -66,7 +79,7 @@ class Rems(_AnswerReward):
         """Return `{"error": ...}` without an answer, else the parts `executes`, `partial` and `exact`."""
         if not _answered(rollout):
             return {"error": self.error}
-        found = _comparison(rollout)
+        found = self._comparison(rollout)
         # An exact answer overlaps in full, also where the release's letter-for-letter recall misses 2.333 for 2.33.
         overlap = 1.0 if found.exact else found.f1 if self.overlap == "f1" else found.recall
         return {
@@ -81,7 +94,7 @@ class Rems(_AnswerReward):
             execution = rollout.execution
             cut_off = "a limit cut the rows off, so they are no answer" if execution.truncated else ""
             return {"error": rollout.refusal or cut_off or f"{execution.error}: {execution.message}"}
-        found = _comparison(rollout)
+        found = self._comparison(rollout)
         gold = gold_parts(rollout.example.answer).parts
         predicted = list(dict.fromkeys(map(normal, predicted_parts(rollout.execution.rows))))
         missing = [part for part in gold if part not in predicted]
@@ -100,7 +113,7 @@ class ExactMatch(_AnswerReward):
 
     def score(self, rollout: Rollout) -> float:
         """Return 1.0 or 0.0."""
-        return float(_comparison(rollout).exact)
+        return float(self._comparison(rollout).exact)
 
 
 def _few(parts: Sequence[str]) -> str:
@@ -110,7 +123,3 @@ def _few(parts: Sequence[str]) -> str:
 
 def _answered(rollout: Rollout) -> bool:
     return not rollout.refusal and rollout.execution.ok
-
-
-def _comparison(rollout: Rollout) -> Comparison:
-    return compare(rollout.example.answer, rollout.execution.rows) if _answered(rollout) else NO_ANSWER

@@ -1,44 +1,47 @@
-"""Execute SQL in SQLite: every instance holds its own copies in memory, which code can read and nothing else."""
+"""Execute SQL in SQLite: every lane asks a process of its own, which holds copies in memory and can be killed."""
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
-from time import perf_counter, thread_time
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
 import codegym
-from codegym_sqlite import sandbox
 
-MACHINE_FAULTS = {
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_NOTADB,
-}
+ENGINE = Path(__file__).with_name("engine.py")
+PROBE = "SELECT 6 * 7"
+SPARE_MB = 512
+"""What the process of a lane may map beside SQLite's data: Python itself, and results."""
 
-
-_ALONE = threading.Lock()
+TRIALS = (
+    ("writing", "CREATE TEMP TABLE codegym_trial (value INTEGER)"),
+    ("files", "ATTACH DATABASE '/etc/hostname' AS codegym_trial"),
+    ("settings", "PRAGMA query_only = OFF"),
+    ("extensions", "SELECT load_extension('codegym_trial')"),
+    ("the schema tables", "SELECT sql FROM sqlite_master"),
+    ("functions that cannot be stopped", "SELECT printf('%.*c', 10, 'x')"),
+    ("a query without end", "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT COUNT(*) FROM r"),
+)
+"""What an opened backend must refuse or stop."""
 
 
 @dataclass
 class Sqlite(codegym.Backend):
-    """Runs one query at a time in SQLite, on a copy of the database in memory. Needs nothing installed.
+    """Runs one query at a time in SQLite, in a process that is killed and replaced if need be. Nothing to install.
 
-    Code can read the tables of its database and call the functions of `sandbox.FUNCTIONS`; all else is refused with
-    the engine's own error. What a limit stopped is a `Timeout`; a result that a limit cut off is `truncated`.
+    Code can read the tables of its database and call the functions of `engine.FUNCTIONS`; all else is refused with
+    the engine's own error. What a limit stopped is a `Timeout` or `LimitExceeded`; a result that a limit cut off is
+    `truncated`.
 
     max_steps   instructions of SQLite's virtual machine a query may take: the limit that does not depend on load
-    time_limit  seconds of its thread's CPU time a query may take, where steps are slow
+    time_limit  seconds of CPU time a query may take, where steps are slow
     max_rows    rows of a result
     max_bytes   bytes of a result, numbers counted as 8
-    max_text    bytes of one value; SQLite cannot stop a function that works on one large value
-    memory_mb   mebibytes that SQLite may hold in this process, all lanes and their copies together
+    max_text    bytes of the code and of one value; what works on one large value is stopped late
+    memory_mb   mebibytes that SQLite may hold for one lane, its copies of the databases included
     """
 
     max_steps: Annotated[int, Field(ge=1000)] = 50_000_000
@@ -46,98 +49,83 @@ class Sqlite(codegym.Backend):
     max_rows: Annotated[int, Field(ge=1)] = 10_000
     max_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     max_text: Annotated[int, Field(ge=1000, le=1_000_000)] = 100_000
-
-    memory_mb: Annotated[int, Field(ge=64)] = 1024
+    memory_mb: Annotated[int, Field(ge=16)] = 512
 
     def __post_init__(self) -> None:
-        self._connections: dict[str, sqlite3.Connection] = {}
-        self._steps_left = 0
-        self._deadline = 0.0
-        self._stopped = ""
+        self._worker: codegym.Worker | None = None
+        self._names: frozenset[str] = frozenset()
+        self._held: list[object] = []
 
     def open(self, databases: Sequence[codegym.Database]) -> None:
-        """Copy each database into memory and lock the copy."""
-        sandbox.bound_memory(self.memory_mb * 2**20)
+        """Serialize each database, once for all lanes. The process starts with the first query."""
+        from codegym_sqlite.copies import serialized
+
+        copies = {}
         for database in databases:
-            connection = sandbox.load(database)
-            self._connections[database.name] = connection
-            sandbox.lock(connection, list(database.tables), self.max_text)
-            connection.set_progress_handler(self._tick, sandbox.STEPS_A_TICK)
+            copy = serialized(database)
+            self._held.append(copy)
+            copies[database.name] = (copy.content, tuple(database.tables))
+        self._names = frozenset(copies)
+        # The steps and the CPU time that SQLite looks at spare the process; what does not look costs it.
+        self._worker = codegym.Worker(
+            ENGINE,
+            (astuple(self), copies),
+            cpu_limit=1.25 * self.time_limit + 0.25,
+            wall_limit=10 * self.time_limit + 10,
+            memory_mb=self.memory_mb + SPARE_MB,
+        )
 
     def execute(self, code: str, example: codegym.Example) -> codegym.Execution:
         """Return the rows of one query, or the class and sentence of SQLite's error."""
-        connection = self._connection(example)
-        try:
-            return self._attempt(connection, code)
-        except MemoryError:
-            # The bound is the process's: another lane may have filled it. One of those that failed runs at a time.
-            with _ALONE:
-                try:
-                    return self._attempt(connection, code)
-                except MemoryError:
-                    message = f"the query took more than {self.memory_mb} MiB (memory_mb)"
-                    return codegym.Execution(error="LimitExceeded", message=message)
+        return next(self.execute_many([(code, example)]))
 
-    def _attempt(self, connection: sqlite3.Connection, code: str) -> codegym.Execution:
-        start = perf_counter()
-        self._stopped = ""
-        self._steps_left = self.max_steps
-        self._deadline = thread_time() + self.time_limit
-        try:
-            columns, rows, truncated = self._rows(connection, code)
-        except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
-            return self._fault(error, perf_counter() - start)
-        return codegym.Execution(columns, tuple(rows), seconds=perf_counter() - start, truncated=truncated)
+    def execute_many(self, requests: Sequence[tuple[str, codegym.Example]]) -> Iterator[codegym.Execution]:
+        """Hand all queries to the process at once, and yield what comes back as it comes."""
+        if self._worker is None:
+            raise codegym.PluginError("sqlite: execute was called before open")
+        for _, example in requests:
+            if example.database not in self._names:
+                known = ", ".join(map(repr, sorted(self._names))) or "none"
+                raise codegym.PluginError(
+                    f"example {example.id} names the database {example.database!r}; opened were: {known}"
+                )
+        for reply in self._worker.handle([(example.database, code) for code, example in requests]):
+            yield self._execution(reply)
+
+    def probe(self) -> bool:
+        """Return True: a known query was answered."""
+        return bool(self._names) and self._try(PROBE).rows == ((42,),)
+
+    def protections(self) -> Iterable[codegym.Finding]:
+        """Yield what code cannot do, found out by trying."""
+        if not self._names:
+            return
+        unstopped = [name for name, code in TRIALS if self._try(code).ok]
+        held = ", ".join(name for name, _ in TRIALS if name not in unstopped)
+        yield codegym.Finding("note", f"sqlite refuses or stops: {held}")
+        if unstopped:
+            yield codegym.Finding("warning", f"sqlite does not stop {', '.join(unstopped)}: use a later Python")
 
     def close(self) -> None:
-        """Free the copies."""
-        for connection in self._connections.values():
-            connection.close()
-        self._connections.clear()
+        """End the process."""
+        if self._worker:
+            self._worker.close()
+        self._worker, self._names, self._held = None, frozenset(), []
 
-    def _connection(self, example: codegym.Example) -> sqlite3.Connection:
-        if example.database in self._connections:
-            return self._connections[example.database]
-        known = ", ".join(map(repr, self._connections)) or "none"
-        raise codegym.PluginError(f"example {example.id} names the database {example.database!r}; opened were: {known}")
+    def _try(self, code: str) -> codegym.Execution:
+        return self.execute(code, codegym.Example("", "", "", min(self._names)))
 
-    def _rows(self, connection: sqlite3.Connection, code: str) -> tuple[tuple[str, ...], list[codegym.Row], bool]:
-        cursor = connection.execute(code)
-        try:
-            if cursor.description is None:
-                raise sqlite3.ProgrammingError("the code holds no query")
-            columns = tuple(column[0] for column in cursor.description)
-            rows: list[codegym.Row] = []
-            size = 0
-            for row in cursor:
-                size += sum(len(cell) if isinstance(cell, str | bytes) else 8 for cell in row)
-                if len(rows) == self.max_rows or size > self.max_bytes:
-                    return columns, rows, True
-                rows.append(row)
-            return columns, rows, False
-        finally:
-            cursor.close()
-
-    def _tick(self) -> bool:
-        """Say whether SQLite shall stop, and keep the reason."""
-        self._steps_left -= sandbox.STEPS_A_TICK
-        if self._steps_left < 0:
-            self._stopped = f"the query took more than {self.max_steps} steps (max_steps)"
-        elif thread_time() > self._deadline:
-            self._stopped = f"the query took longer than {self.time_limit:g} s (time_limit)"
-        return bool(self._stopped)
-
-    def _fault(self, error: Exception, seconds: float) -> codegym.Execution:
-        if self._stopped:
-            return codegym.Execution(error="Timeout", message=self._stopped, seconds=seconds)
-        # The extended codes of SQLite keep their class in the low byte.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code == sqlite3.SQLITE_INTERRUPT:
-            # Nothing stopped the query but an exception inside the progress handler, and only Ctrl-C raises there.
-            raise KeyboardInterrupt
-        if code in MACHINE_FAULTS:
-            raise codegym.BackendError(f"sqlite: {error}") from error
-        return codegym.Execution(error=type(error).__name__, message=str(error), seconds=seconds)
+    def _execution(self, reply: object) -> codegym.Execution:
+        if isinstance(reply, codegym.Killed):
+            if reply.reason == "crash":
+                return codegym.Execution(error="Crash", message=reply.message)
+            message = f"the query took more than {self.time_limit:g} s of CPU time (time_limit) and was killed"
+            message = message if reply.reason == "cpu" else reply.message
+            return codegym.Execution(error="Timeout", message=message, repeatable=reply.reason == "cpu")
+        *execution, fault = cast(tuple[Any, ...], reply)
+        if fault:
+            raise codegym.BackendError(f"sqlite: {fault}")
+        return codegym.Execution(*execution)
 
 
 @codegym.hookimpl

@@ -182,6 +182,47 @@ def test_a_password_that_code_changed_is_set_back(socket):
     backend.close()
 
 
+def protections(**settings):
+    backend = opened(user="trainer", **settings)
+    findings = list(backend.protections())
+    assert run(backend, COUNT).rows == ((1000,),)
+    backend.close()
+    return {finding.text.partition(":")[0]: finding for finding in findings}
+
+
+def test_check_tells_which_protections_hold_and_what_to_type_for_the_others(socket):
+    found = protections(socket=socket)
+    missing = {claim: finding.text for claim, finding in found.items() if finding.level == "warning"}
+    assert list(missing) == [
+        "no value is larger than 32768 bytes (max_text)",
+        "the server's memory is held by the kernel",
+    ]
+    assert "SET GLOBAL max_allowed_packet = 32768" in missing["no value is larger than 32768 bytes (max_text)"]
+    assert "MemoryMax=4G" in missing["the server's memory is held by the kernel"]
+    assert found["if code changes its account's password, codegym sets it back"].level == "note"
+    as_root(socket, "SET GLOBAL max_allowed_packet = 32768")
+    assert protections(socket=socket)["no value is larger than 32768 bytes (max_text)"].level == "note"
+    as_root(socket, "SET GLOBAL max_allowed_packet = DEFAULT")
+
+
+def test_check_warns_of_an_account_that_the_lanes_share(socket):
+    as_root(socket, "CREATE DATABASE codegym_of_another_run")
+    found = protections(socket=socket, reader_user="reader")
+    as_root(socket, "DROP DATABASE codegym_of_another_run")
+    assert found["other databases cannot be seen"].level == "warning"
+    assert "Leave reader_user empty" in found["code cannot change its account's password"].text
+
+
+def test_check_warns_of_a_connection_that_cannot_kill(socket):
+    as_root(socket, "ALTER USER reader@localhost WITH MAX_USER_CONNECTIONS 1")
+    backend = opened(socket=socket, user="trainer", reader_user="reader")
+    (finding,) = [finding for finding in backend.protections() if finding.text.startswith("sleeps, loops")]
+    backend.close()
+    as_root(socket, "ALTER USER reader@localhost WITH MAX_USER_CONNECTIONS 0")
+    assert finding.level == "warning"
+    assert "ALTER USER 'reader'@'localhost' WITH MAX_USER_CONNECTIONS 0" in finding.text
+
+
 def test_a_reading_account_of_the_user_s_is_used(socket):
     backend = opened(socket=socket, user="trainer", reader_user="reader")
     assert run(backend, "SELECT CURRENT_USER()").rows == (("reader@localhost",),)

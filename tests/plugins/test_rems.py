@@ -1,11 +1,10 @@
-"""The reward `rems` and the guard `no_select_star`, with what people try on them."""
+"""The reward `rems`, with what people try on it."""
 
 import csv
 import datetime
 import doctest
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 from decimal import Decimal
@@ -15,7 +14,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from codegym import Example, Execution, Rollout
-from codegym_rems import ExactMatch, NoSelectStar, Rems
+from codegym_rems import ExactMatch, Rems
 from codegym_rems.answers import compare, predicted_parts
 
 REPOSITORY = Path(__file__).parents[2]
@@ -265,164 +264,6 @@ def test_ten_thousand_rows_are_compared_in_linear_time():
     started = datetime.datetime.now()
     compare(answer, rows)
     assert datetime.datetime.now() - started < datetime.timedelta(seconds=0.5)  # 15 ms on an idle machine
-
-
-# The guard
-
-REFUSED = {
-    "SELECT * FROM medal": "SELECT * is refused: it returns every column",
-    "select*from medal": "SELECT *",
-    "SELECT\n\t*\nFROM medal": "SELECT *",
-    "SELECT/**/*/**/FROM medal": "SELECT *",
-    "SELECT -- all\n * FROM medal": "SELECT *",
-    "SELECT # all\n * FROM medal": "SELECT *",
-    "SELECT ALL * FROM medal": "SELECT *",
-    "SELECT DISTINCT * FROM medal": "SELECT *",
-    "SELECT DISTINCTROW * FROM medal": "SELECT *",
-    "SELECT SQL_NO_CACHE * FROM medal": "SELECT *",
-    "SELECT 1, m.* FROM medal m": "m.* is refused",
-    "SELECT m . * FROM medal m": "m.*",
-    "SELECT m. /* x */ * FROM medal AS m": "m.*",
-    "SELECT `m`.* FROM medal AS `m`": "`m`.*",
-    "SELECT sample.medal.* FROM sample.medal": "sample.medal.*",
-    "SELECT (m).* FROM medal m": "(m).*",
-    "WITH x AS (SELECT * FROM medal) SELECT year FROM x": "SELECT *",
-    "WITH x AS (SELECT year FROM medal) SELECT * FROM x": "SELECT *",
-    "WITH RECURSIVE x AS (SELECT 1 UNION SELECT * FROM x) SELECT 1 FROM x": "SELECT *",
-    "SELECT year FROM (SELECT * FROM medal) AS x": "SELECT *",
-    "SELECT 1 FROM (SELECT 1 FROM (SELECT m.* FROM medal m) a) b": "m.*",
-    "SELECT 1 UNION SELECT * FROM medal": "SELECT *",
-    "SELECT * FROM medal EXCEPT SELECT 1": "SELECT *",
-    "(SELECT * FROM medal)": "SELECT *",
-    "((SELECT 1) UNION ALL (SELECT * FROM medal))": "SELECT *",
-    "SELECT 1 WHERE 1 IN (SELECT * FROM medal)": "SELECT *",
-    "SELECT (SELECT * FROM medal LIMIT 1)": "SELECT *",
-    "SELECT 1 WHERE EXISTS (SELECT 1 FROM (SELECT * FROM medal) x)": "SELECT *",
-    "SELECT * FROM medal WHERE EXISTS (SELECT 1)": "SELECT *",
-    "SELECT EXISTS (SELECT * FROM medal), m.* FROM medal m": "m.*",
-    "SELECT COUNT(*), m.* FROM medal m": "m.*",
-    "SELECT JSON_GROUP_ARRAY(*) FROM medal": "JSON_GROUP_ARRAY(*)",
-    "SELECT COLUMNS(*) FROM medal": "COLUMNS(*)",
-    "WITH x AS (TABLE medal) SELECT 1 FROM x": "SELECT *",
-    "SELECT 1 /*! , m.* */ FROM medal m": "engines may run what stands in them",
-    "SELECT 1 /*M!100100 , m.* */ FROM medal m": "engines may run",
-    "SELECT /*+ x */ 1": "comments that start with",
-    "SELECT 'a\\', * FROM medal -- '": "a backslash before a quote is refused",
-    "SELECT year ['], * FROM medal WHERE year = [']": "[ outside a string is refused",
-    "SELECT 1--'\n, * FROM medal --'": "-- without a space after it is refused",
-    "SELECT 1 {# \nx year}, m.* FROM medal m -- #}\n": "{# is refused",
-    "SELECT 1; SELECT 2": "more than one statement is refused",
-    "SELECT 1; DROP TABLE medal": "more than one statement",
-    "SELECT 1 -- x\n; SET x = 1": "more than one statement",
-    "": "there is no statement",
-    "-- nothing": "there is no statement",
-    "DELETE FROM medal": "the code begins with 'DELETE': only a query",
-    "DELETE FROM medal RETURNING *": "begins with 'DELETE'",
-    "INSERT INTO medal SELECT 1": "begins with 'INSERT'",
-    "SET STATEMENT max_statement_time=0 FOR SELECT 1": "begins with 'SET'",
-    "PRAGMA table_info(medal)": "begins with 'PRAGMA'",
-    "EXPLAIN SELECT 1": "begins with",
-    "SHOW TABLES": "begins with 'SHOW'",
-    "TABLE medal": "begins with 'TABLE'",
-    "FROM medal": "begins with 'FROM'",
-    "VALUES (1), (2)": "begins with 'VALUES'",
-    "The answer is 42.": "begins with 'The'",
-    "```sql\nSELECT 1\n```": "the code begins with",
-    "```sql": "cannot be read as SQL",
-    "(42)": "not a query",
-    "WITH x AS (SELECT 1) DELETE FROM medal": "not a query",
-    "WITH x AS (DELETE FROM medal RETURNING year) SELECT year FROM x": "DELETE inside a query is refused",
-    "SELECT 1 INTO @x": "INTO inside a query is refused",
-    "SELECT 1 INTO OUTFILE 'x'": "cannot be read as SQL",
-    "SELECT year FROM medal WHERE": "cannot be read as SQL",
-    "SELECT year year year FROM medal": "cannot be read as SQL: Invalid expression",
-    "SELECT DATE_ADD(year) FROM medal": "cannot be read as SQL",
-    "SELECT 'unterminated": "cannot be read as SQL",
-    "SELECT " + "(" * 65 + "1" + ")" * 65: "brackets are nested more than 64 deep",
-    "SELECT " + "(" * 4000 + "1" + ")" * 4000: "brackets are nested",
-    "SELECT " + "DATE(" * 30 + "1" + ")" * 30: "0 joins and 15 nested calls are more than the limit of 14",
-    "SELECT " + "SORT_ARRAY(1, " * 30 + "1" + ")" * 30: "nested calls",
-    "SELECT MAX(ABS(ROUND(1))) FROM a" + " JOIN b" * 12: "12 joins and 3 nested calls",
-    "SELECT 1 FROM a" + " JOIN b" * 13: "13 joins are more than the limit of 12",
-    "SELECT " + "NOT " * 4000 + "1": "nested too deeply",
-    "SELECT " + "1+" * 9000 + "1": "18008 characters long, more than the limit of 16384",
-}
-
-ALLOWED = [
-    "SELECT year FROM medal",
-    "SELECT year FROM medal;",
-    "SELECT year FROM medal ; -- done",
-    "SELECT COUNT(*) FROM medal",
-    "SELECT COUNT( * ) AS n, year FROM medal GROUP BY year HAVING COUNT(*) > 1",
-    "SELECT COUNT(*) OVER () FROM medal",
-    "SELECT year FROM medal m WHERE EXISTS (SELECT * FROM format f WHERE f.format_id = m.format_id)",
-    "SELECT year FROM medal m WHERE NOT EXISTS (SELECT f.* FROM format f)",
-    "SELECT EXISTS (SELECT * FROM medal UNION SELECT * FROM medal)",
-    "SELECT EXISTS ((SELECT * FROM medal))",
-    "SELECT 2 * 3, year*2 FROM medal",
-    "SELECT '*', \"*\" FROM medal WHERE location LIKE '%*%'",
-    "SELECT year /* not * all */ FROM medal",
-    "WITH x AS (SELECT year FROM medal) SELECT MAX(year) - MIN(year) FROM x",
-    "(SELECT year FROM medal ORDER BY year LIMIT 1) UNION (SELECT 1)",
-    "SELECT 1 EXCEPT SELECT 2",
-    "SELECT 1 INTERSECT SELECT 2",
-    "SELECT year, ROW_NUMBER() OVER (PARTITION BY type ORDER BY year) FROM medal",
-    "SELECT location FROM medal WHERE location = 'O''Brien' OR location REGEXP '^[A-Z]{2}\\\\d'",
-    "SELECT GROUP_CONCAT(DISTINCT year ORDER BY year SEPARATOR ' ') FROM medal",
-    "SELECT CASE WHEN COUNT(*) > 0 THEN 'Yes' ELSE 'No' END FROM medal",
-    "SELECT YEAR(DATE('2012-01-01')) - 5--\n",
-    "SELECT a.name FROM athlete a JOIN tournament t ON a.athlete_id = t.athlete_id"
-    " JOIN format f ON t.tournament_id = f.tournament_id JOIN medal m ON f.format_id = m.format_id",
-    "SELECT ROUND(SUM(1)) FROM a" + " JOIN b" * 12,
-]
-
-
-@pytest.mark.parametrize("code", REFUSED)
-def test_the_guard_refuses(code):
-    refusal = NoSelectStar().check(code, EXAMPLE)
-    assert refusal is not None
-    assert REFUSED[code] in refusal
-    assert "\n" not in refusal
-    assert len(refusal) < 250
-
-
-@pytest.mark.parametrize("code", ALLOWED)
-def test_the_guard_allows(code):
-    assert NoSelectStar().check(code, EXAMPLE) is None
-
-
-def test_what_is_refused_as_misread_does_return_every_column_from_sqlite_and_what_is_allowed_does_not():
-    database = sqlite3.connect(":memory:")
-    database.execute("CREATE TABLE medal (medal_id, type, year, location)")
-    database.execute("INSERT INTO medal VALUES (1, 'Gold', 2012, 'Rio')")
-    misread = [
-        code for code, reason in REFUSED.items() if reason.startswith(("a backslash", "[ outside", "-- without"))
-    ]
-    assert len(misread) == 3
-    for code in [*misread, *ALLOWED]:
-        try:
-            rows = database.execute(code).fetchall()
-        except sqlite3.Error:
-            rows = []
-        assert ((1, "Gold", 2012, "Rio") in {row[-4:] for row in rows}) == (code in misread)
-
-
-def test_refusals_say_which_dialect_would_be_right():
-    with pytest.raises(ValidationError, match="'mysq' is not a dialect that sqlglot reads: did you mean 'mysql'"):
-        TypeAdapter(NoSelectStar).validate_python({"dialect": "mysq"})
-    with pytest.raises(ValidationError, match=r"known are .*sqlite"):
-        TypeAdapter(NoSelectStar).validate_python({"dialect": "?"})
-
-
-def test_the_guard_reads_the_dialect_that_it_is_told():
-    code = "SELECT [year] FROM medal"
-    assert NoSelectStar(dialect="sqlite").check(code, EXAMPLE) is None
-    assert NoSelectStar().check(code, EXAMPLE) is not None
-    assert "SELECT *" in str(NoSelectStar(dialect="sqlite").check("SELECT * FROM [medal]", EXAMPLE))
-
-
-def test_the_length_limit_is_a_setting():
-    assert "9 characters long, more than the limit of 8" in str(NoSelectStar(max_length=8).check("SELECT 10", EXAMPLE))
 
 
 def test_the_entry_module_does_not_import_sqlglot():

@@ -1,0 +1,325 @@
+"""Run a private database server: own folder, no network, shared by a run's processes on this node, gone with them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic, sleep
+
+import platformdirs
+from filelock import FileLock
+
+from codegym.errors import BackendError
+from codegym.keeper import kill_all_in
+
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_BYTES = 512 * 2**20
+"""Free bytes below which the folder stands on disk instead."""
+LONGEST_SOCKET_PATH = 100
+ANSWER_SECONDS = 90.0
+SETTLE_SECONDS = 0.3
+LEAVE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ServerProgram:
+    """How one kind of server is installed and run.
+
+    `name` names folders. `install` is a command that fills the folder `{data}` with an empty database cluster; its
+    result is kept in the user's cache and copied. `command` starts the server; `{folder}` in it is the server's own
+    folder, which holds `data`, the further empty `folders`, and the `socket` that accepts connections once it is
+    ready. Root becomes `user`. The kernel bounds each of its processes to `memory_bytes` of data; 0 does not.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    install: tuple[str, ...]
+    folders: tuple[str, ...] = ()
+    user: str = ""
+    memory_bytes: int = 0
+    socket: str = "socket"
+
+
+class PrivateServer:
+    """A server of our own, started when it is needed.
+
+    Processes that a launcher started together (`LOCAL_RANK` is set) share one; it lives as long as one of them. A
+    keeper process holds it, so that not even SIGKILL of all of them leaves it behind.
+    """
+
+    def __init__(self, program: ServerProgram) -> None:
+        self.folder = Path()
+        self.pid = 0
+        self.generation = 0
+        self._program = program
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._keeper: socket.socket | None = None
+        self._scope = _scope()
+
+    @property
+    def socket(self) -> Path:
+        """Path of the server's socket."""
+        return self.folder / self._program.socket
+
+    def ensure_running(self) -> bool:
+        """Start the server if it does not run; return True if it was started since this object last asked.
+
+        Its data outlive the server; they are gone after `stop`. Raises `BackendError` if it does not start.
+        """
+        with self._lock:
+            if os.getpid() != self._owner:
+                raise BackendError(f"{self._program.name}: a private server cannot be used in a forked process")
+            before = (self.folder, self.generation)
+            try:
+                self._ask("start")
+            except OSError as error:
+                # Perhaps the data are damaged: the next attempt begins with new ones.
+                self.stop()
+                raise BackendError(f"{self._program.name}: the private server did not start: {error}") from error
+            return before != (self.folder, self.generation)
+
+    def kill(self, generation: int | None = None) -> None:
+        """Kill the server at once, but not one started after that generation; `ensure_running` starts it again."""
+        with self._lock, suppress(OSError):
+            if self._keeper:
+                self._ask("kill", generation=generation)
+
+    def settle(self) -> None:
+        """Give a dying server, whose connections are gone already, a moment to be seen as dead."""
+        deadline = monotonic() + SETTLE_SECONDS
+        while self.pid and _runs(self.pid) and monotonic() < deadline:
+            sleep(0.01)
+
+    def stop(self) -> None:
+        """Leave the server; with the last process that leaves it is killed, and its folder removed."""
+        with self._lock:
+            if self._keeper is None or os.getpid() != self._owner:
+                return
+            with suppress(OSError):
+                self._keeper.sendall(b'{"do": "leave"}\n')
+                self._keeper.settimeout(LEAVE_SECONDS)
+                while self._keeper.recv(4096):
+                    pass
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._keeper:
+            self._keeper.close()
+        self._keeper, self.folder, self.pid = None, Path(), 0
+
+    def _ask(self, wish: str, **details: object) -> None:
+        """Have the keeper do something, and note what runs then."""
+        for last in (False, True):
+            try:
+                if self._keeper is None:
+                    self.folder, self._keeper = _join(self._program, self._scope)
+                self._keeper.sendall(json.dumps({"do": wish, **details}).encode() + b"\n")
+                answer = _line(self._keeper)
+                break
+            except ConnectionError:
+                # The keeper is gone, and everything with it.
+                self._forget()
+                if last:
+                    raise
+        if "error" in answer:
+            raise OSError(answer["error"])
+        self.pid, self.generation = int(str(answer["pid"])), int(str(answer["generation"]))
+
+
+def _scope() -> str:
+    """Return what processes that share a server have in common."""
+    if "LOCAL_RANK" in os.environ:
+        return f"launcher {os.getppid()} {_started(os.getppid())}"
+    return f"process {os.getpid()} {os.urandom(8).hex()}"
+
+
+def _started(pid: int) -> str:
+    """Return when a process started, for its number may come again; empty where the system does not say."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _join(program: ServerProgram, scope: str) -> tuple[Path, socket.socket]:
+    """Return the folder and a connection to its keeper: the one of our scope, or a new one."""
+    parent = _parent_folder(program)
+    identity = hashlib.sha256(json.dumps([asdict(program), scope]).encode()).hexdigest()[:12]
+    with _gate(parent):
+        for folder in parent.glob("run-*"):
+            if _is_leftover(folder):
+                _remove(folder)
+            elif folder.name.startswith(f"run-{identity}"):
+                with suppress(OSError):
+                    return folder, _connected(folder)
+        folder = Path(tempfile.mkdtemp(prefix=f"run-{identity}-", dir=parent))
+        try:
+            if len(os.fsencode(folder / program.socket)) > LONGEST_SOCKET_PATH:
+                raise OSError(f"the path of its socket is too long: {folder}; set TMPDIR to a shorter one")
+            _furnish(folder, program)
+            _start_keeper(folder, program)
+            return folder, _connected(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _parent_folder(program: ServerProgram) -> Path:
+    """Return where our servers of this kind have their folders: in memory if there is room."""
+    parent = Path(tempfile.gettempdir())
+    if os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > SHARED_MEMORY_BYTES:
+        parent = SHARED_MEMORY
+    parent /= f"codegym-{program.name}-{os.geteuid()}"
+    parent.mkdir(exist_ok=True)
+    status = parent.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise OSError(f"{parent} is not a folder of yours")
+    # Whatever the umask: root's server runs as another user, which must get through to its own folder.
+    parent.chmod(0o711)
+    return parent
+
+
+@contextmanager
+def _gate(parent: Path) -> Iterator[None]:
+    """Let nobody else come or go meanwhile."""
+    with (parent / "gate").open("w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        yield
+
+
+def _is_leftover(folder: Path) -> bool:
+    """Return True if no keeper lives in the folder."""
+    with (folder / "owner").open("a") as owner:
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder whose keeper was killed; its server died with it, where the kernel sees to that."""
+    kill_all_in(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _furnish(folder: Path, program: ServerProgram) -> None:
+    """Fill a new folder with what its server needs."""
+    data = folder / "data"
+    try:
+        shutil.copytree(_template(folder, program), data, symlinks=True)
+    except OSError:
+        # The cache cannot be written, say.
+        shutil.rmtree(data, ignore_errors=True)
+        _install(data, program)
+    data.chmod(0o700)
+    for name in program.folders:
+        (folder / name).mkdir(mode=0o700)
+    if program.user:
+        for path in (folder, data, *folder.rglob("*")):
+            shutil.chown(path, program.user, program.user)
+
+
+def _template(folder: Path, program: ServerProgram) -> Path:
+    """Return a folder of the user's cache with an empty cluster, made in `folder` if it is not there."""
+    files = [Path(command[0]).stat() for command in (program.install, program.command)]
+    identity = json.dumps([program.install, [(file.st_mtime_ns, file.st_size) for file in files]])
+    cache = platformdirs.user_cache_path("codegym")
+    cache.mkdir(parents=True, exist_ok=True)
+    template = cache / f"{program.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    with FileLock(f"{template}.lock"):
+        if not template.exists():
+            new, half = folder / "template", template.with_suffix(".half")
+            _install(new, program)
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(new, half, symlinks=True)
+            half.rename(template)
+            shutil.rmtree(new)
+    return template
+
+
+def _install(data: Path, program: ServerProgram) -> None:
+    """Fill a new folder with an empty cluster; raise `OSError` with the end of what the installer says."""
+    data.mkdir(mode=0o700)
+    if program.user:
+        for path in (data.parent, data):
+            shutil.chown(path, program.user, program.user)
+    command = [part.replace("{data}", str(data)) for part in program.install]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=_environment(),
+        cwd=data,
+        user=program.user or None,
+        group=program.user or None,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout)[-1000:].strip()}")
+
+
+def _start_keeper(folder: Path, program: ServerProgram) -> None:
+    """Start a keeper and wait until it listens."""
+    command = [part.replace("{folder}", str(folder)) for part in program.command]
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", str(Path(__file__).with_name("keeper.py")), str(folder)],
+        input=json.dumps({**asdict(program), "command": command}),
+        capture_output=True,
+        text=True,
+        env=_environment(),
+        cwd=folder,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(f"its keeper did not start: {done.stderr[-1000:].strip()}")
+
+
+def _connected(folder: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(ANSWER_SECONDS)
+    try:
+        client.connect(str(folder / "keeper"))
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def _line(client: socket.socket) -> dict[str, object]:
+    """Return the next answer of the keeper."""
+    received = b""
+    while not received.endswith(b"\n"):
+        part = client.recv(4096)
+        if not part:
+            raise ConnectionResetError("its keeper has ended")
+        received += part
+    answer: dict[str, object] = json.loads(received)
+    return answer
+
+
+def _runs(pid: int) -> bool:
+    """Return True if the process lives; one that is dead and not yet waited for does not."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2][:1] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def _environment() -> dict[str, str]:
+    return {"LC_ALL": "C"} | {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}

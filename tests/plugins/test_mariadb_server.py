@@ -1,0 +1,196 @@
+"""Show on real servers that MariaDB comes back after whatever befalls its process, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import codegym
+from codegym_mariadb import Mariadb, server
+
+if not importlib.util.find_spec("MySQLdb") or server.missing_programs():
+    REASON = "mysqlclient or mariadbd is not installed: pip install 'codegym[mariadb]', apt-get install mariadb-server"
+    if os.environ.get("CI"):
+        pytest.fail(REASON, pytrace=False)
+    pytest.skip(REASON, allow_module_level=True)
+
+GAMES = codegym.Database(
+    "games",
+    "CREATE TABLE medal (medal_id INTEGER PRIMARY KEY, year INTEGER)",
+    {"medal": [(number, 2000 + number % 20) for number in range(1000)]},
+)
+COUNT = "SELECT COUNT(*) FROM medal"
+
+
+def opened(*databases, **settings):
+    backend = Mariadb(**{"time_limit": 0.5, **settings})
+    backend.open(databases or [GAMES])
+    return backend
+
+
+def alone(*databases, number=itertools.count(7000), **settings):
+    """A backend with settings, and so a server, that no other test shares."""
+    return opened(*databases, max_rows=next(number), **settings)
+
+
+def run(backend, code, database="games"):
+    return backend.execute(code, codegym.Example("train/0", "", "", database))
+
+
+def administrator(backend):
+    """A connection that sees the whole server."""
+    station = backend._station
+    return closing(station.address.connect(station._administrator()))
+
+
+def rows(connection, sql):
+    cursor = connection.cursor()
+    cursor.execute(sql)
+    return cursor.fetchall()
+
+
+def eventually(true, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return true()
+
+
+def alive(pid):
+    return Path("/proc", str(pid)).exists()
+
+
+def test_a_dead_server_is_not_the_code_s_fault_and_comes_back():
+    backend = alone(GAMES)
+    assert run(backend, COUNT).rows == ((1000,),)
+    os.kill(backend._station._server.pid, signal.SIGKILL)
+    with pytest.raises(codegym.BackendError, match="mariadb: 20"):
+        run(backend, COUNT)
+    assert run(backend, COUNT).rows == ((1000,),)
+    backend.close()
+
+
+def test_a_server_that_dies_under_a_query_is_not_the_code_s_fault():
+    backend = alone(GAMES, time_limit=20.0)
+    threading.Timer(0.3, backend._station._server.kill).start()
+    with pytest.raises(codegym.BackendError, match="2013: Lost connection"):
+        run(backend, "SELECT SLEEP(10)")
+    assert run(backend, COUNT).rows == ((1000,),)
+    backend.close()
+
+
+def test_data_that_changed_while_the_server_was_down_are_loaded_again():
+    backend = alone(GAMES)
+    with administrator(backend) as connection:
+        rows(connection, f"DELETE FROM `{backend._station.provide(GAMES, 0).name}`.medal WHERE medal_id > 10")
+    assert run(backend, COUNT).rows == ((11,),)
+    backend._station._server.kill()
+    with pytest.raises(codegym.BackendError):
+        run(backend, COUNT)
+    assert run(backend, COUNT).rows == ((1000,),)
+    backend.close()
+
+
+def test_instances_share_a_server_and_the_last_one_stops_it():
+    first, second = (opened(GAMES, max_rows=4999) for _ in range(2))
+    assert first._station is second._station
+    pid, folder = first._station._server.pid, first._station._server.folder
+    first.close()
+    assert run(second, COUNT).rows == ((1000,),)
+    second.close()
+    assert not Path("/proc", str(pid)).exists()
+    assert not folder.exists()
+
+
+@pytest.mark.timeout(120)
+def test_a_frozen_server_is_replaced():
+    backend = alone(GAMES)
+    assert run(backend, COUNT).rows == ((1000,),)
+    pid = backend._station._server.pid
+    os.kill(pid, signal.SIGSTOP)
+    late = run(backend, COUNT)
+    assert (late.error, late.repeatable) == ("Timeout", False), "the lanes run it once more"
+    assert run(backend, COUNT).rows == ((1000,),)
+    assert backend._station._server.pid != pid
+    backend.close()
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_froze_between_two_connections_is_replaced():
+    backend = alone(GAMES)
+    run(backend, COUNT)
+    backend._sessions["games"].close()
+    os.kill(backend._station._server.pid, signal.SIGSTOP)
+    with pytest.raises(codegym.BackendError, match="mariadb: cannot open a session: 2013"):
+        run(backend, COUNT)
+    assert run(backend, COUNT).rows == ((1000,),)
+    backend.close()
+
+
+def test_a_server_whose_socket_is_gone_is_not_the_code_s_fault():
+    backend = alone(GAMES)
+    run(backend, COUNT)
+    backend._sessions["games"].close()
+    backend._station._server.socket.unlink()
+    assert run(backend, COUNT).rows == ((1000,),)
+    backend.close()
+
+
+OWNER = """
+import os, sys, threading, time
+import codegym
+from codegym_mariadb import Mariadb
+backend = Mariadb()
+databases = [codegym.Database("d", "CREATE TABLE t (a INT)", {"t": [(1,)]})]
+opening = threading.Thread(target=backend.open, args=(databases,))
+opening.start()
+opening.join()
+assert backend.execute("SELECT a FROM t", codegym.Example("x/0", "", "", "d")).rows == ((1,),)
+print(backend._station._server.pid, backend._station._server.folder, flush=True)
+sys.stdin.readline()
+assert backend.execute("SELECT a + 1 FROM t", codegym.Example("x/0", "", "", "d")).rows == ((2,),)
+backend.close()
+print("closed", flush=True)
+"""
+
+
+def owner(**environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", OWNER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_killed_run_leaves_neither_server_nor_folder():
+    process = owner()
+    pid, folder = process.stdout.readline().split()
+    # The thread that opened has ended; the server must not have ended with it.
+    time.sleep(0.2)
+    assert alive(pid)
+    process.kill()
+    process.communicate()
+    assert eventually(lambda: not alive(pid))
+    assert eventually(lambda: not Path(folder).exists())
+
+
+def test_ranks_of_one_node_share_a_server_and_what_is_loaded():
+    ranks = [owner(LOCAL_RANK=str(rank)) for rank in range(2)]
+    (pid, folder), same = (rank.stdout.readline().split() for rank in ranks)
+    assert same == [pid, folder]
+    for rank, left in zip(ranks, (True, False), strict=True):
+        assert rank.communicate("go on\n")[0] == "closed\n"
+        assert alive(pid) is left
+    assert not Path(folder).exists()
