@@ -1,10 +1,11 @@
 """Codegym: reinforcement learning of code with execution feedback. Everything that a plugin may import is here."""
 
+from codegym.cluster import ServerProgram
 from codegym.errors import BackendError, CodegymError, ConfigError, Interrupted, MissingDependency, PluginError
 from codegym.hookspecs import hookimpl
 from codegym.jsonl import read_lines
 from codegym.roles import Backend, Dataset, Grade, Guard, Policy, Reward, TrainingJob
-from codegym.server import PrivateServer, ServerProgram
+from codegym.server import PrivateServer
 from codegym.types import NOT_RUN, Cell, Database, Example, Execution, Finding, Message, Rollout, Row
 from codegym.worker import Killed, Worker
 

@@ -135,7 +135,6 @@ class Keeper:
                 preexec_fn=self._become,  # safe: this process has one thread
             )
         self._generation += 1
-        (self._folder / "pid").write_text(str(self._process.pid))
         deadline = time.monotonic() + START_SECONDS
         while not _accepts(self._socket):
             if self._process.poll() is not None:
@@ -166,10 +165,16 @@ class Keeper:
 
 
 def kill_all_in(folder: Path) -> None:
-    """Kill every process that works in the folder: what a dead server leaves may go on for as long as its query."""
+    """Kill every process that works in the folder: what a dead server leaves may go on for as long as its query.
+
+    A process at a terminal is a user who looks around there.
+    """
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if Path(os.readlink(process / "cwd")).is_relative_to(folder):
+            if not Path(os.readlink(process / "cwd")).is_relative_to(folder):
+                continue
+            terminal = (process / "stat").read_text().rpartition(") ")[2].split()[4]
+            if terminal == "0":
                 os.kill(int(process.name), signal.SIGKILL)
         except OSError:  # it is gone, or somebody else's
             continue

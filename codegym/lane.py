@@ -17,6 +17,9 @@ from codegym.plugins import blaming
 from codegym.roles import Backend
 from codegym.types import Database, Example, Execution
 
+TRIES_TO_OPEN = 3
+"""How often a backend is opened that the machine does not let open."""
+
 TRIES_BESIDE_OTHERS = 3
 """How often a request whose backend fails is tried while other lanes work, before it is tried alone."""
 
@@ -57,6 +60,7 @@ class Chunk:
     """Jobs that a lane takes at once."""
 
     jobs: Sequence[Job]
+    dropped: bool = False
     queued: float = field(default_factory=time.perf_counter)
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -81,8 +85,7 @@ class Lane:
         """Open the backend, serve chunks until there is none, close."""
         try:
             try:
-                with blaming(self._name):
-                    self.backend.open(self.databases)
+                self._open()
             except BaseException as error:
                 self.opened.set_exception(error)
                 return
@@ -95,11 +98,23 @@ class Lane:
         finally:
             self.backend.close()
 
+    def _open(self) -> None:
+        for attempt in Retrying(
+            stop=stop_after_attempt(min(self.attempts, TRIES_TO_OPEN)),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            retry=retry_if_exception_type(BackendError),
+            reraise=True,
+        ):
+            with attempt, blaming(self._name):
+                if attempt.retry_state.attempt_number > 1:
+                    self.backend.close()
+                self.backend.open(self.databases)
+
     def _serve(self, chunk: Chunk) -> None:
-        """Give every job of the chunk its execution or error; leave them if the backends fail just now."""
+        """Give every job of the chunk its execution or error; leave them if nobody waits or the backends fail."""
         waited = time.perf_counter() - chunk.queued
         left = list(chunk.jobs)
-        while left and (left[0].alone or not self.failing.is_set()):
+        while left and not chunk.dropped and (left[0].alone or not self.failing.is_set()):
             try:
                 with blaming(self._name):
                     self._serve_in_order(left, waited)

@@ -110,7 +110,9 @@ class Lanes:
             for key in keys:
                 yield self._answer(key, jobs[key], chunks)
         finally:
-            self._drop_queued()
+            # Its own only: a stream that was given up may be closed late, when those of the next are queued.
+            for chunk in chunks.values():
+                chunk.dropped = True
 
     def _put(self, fresh: Sequence[Job]) -> dict[Job, Chunk]:
         """Queue the jobs, several at once but enough for every lane, and return where each is."""

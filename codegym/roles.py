@@ -146,7 +146,7 @@ class Backend(Role):
         return ()
 
     def close(self) -> None:
-        """Let go of connections and processes. Called once, by the owning thread, also after a failed `open`."""
+        """Let go of connections and processes. Called by the owning thread, last and after each failed `open`."""
 
 
 class Reward(Role):

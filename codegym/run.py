@@ -146,8 +146,8 @@ class _Story:
                 before = self._evaluate_splits(examples, grader, "before") if run.evaluation.before or not train else {}
                 if train:
                     self._train(examples, grader)
-                    with run.blaming("policy"):
-                        run.policy.save(folder.path / "model")
+                    with run.blaming("policy"), folder.whole_folder("model") as model:
+                        run.policy.save(model)
                     after = self._evaluate_splits(examples, grader, "after")
                     self._compare(before, after)
                     folder.write_text("model/README.md", model_card(self.report, record, run.resolved))

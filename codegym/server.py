@@ -15,13 +15,11 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic, sleep
 
-import platformdirs
-from filelock import FileLock
-
+from codegym.cluster import ServerProgram, environment, furnish
 from codegym.errors import BackendError
 from codegym.keeper import kill_all_in
 
@@ -32,25 +30,6 @@ LONGEST_SOCKET_PATH = 100
 ANSWER_SECONDS = 90.0
 SETTLE_SECONDS = 0.3
 LEAVE_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class ServerProgram:
-    """How one kind of server is installed and run.
-
-    `name` names folders. `install` is a command that fills the folder `{data}` with an empty database cluster; its
-    result is kept in the user's cache and copied. `command` starts the server; `{folder}` in it is the server's own
-    folder, which holds `data`, the further empty `folders`, and the `socket` that accepts connections once it is
-    ready. Root becomes `user`. The kernel bounds each of its processes to `memory_bytes` of data; 0 does not.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    install: tuple[str, ...]
-    folders: tuple[str, ...] = ()
-    user: str = ""
-    memory_bytes: int = 0
-    socket: str = "socket"
 
 
 class PrivateServer:
@@ -89,7 +68,8 @@ class PrivateServer:
             except OSError as error:
                 # Perhaps the data are damaged: the next attempt begins with new ones.
                 self.stop()
-                raise BackendError(f"{self._program.name}: the private server did not start: {error}") from error
+                reason = f"{error}{_room()}"
+                raise BackendError(f"{self._program.name}: the private server did not start: {reason}") from error
             return before != (self.folder, self.generation)
 
     def kill(self, generation: int | None = None) -> None:
@@ -170,7 +150,7 @@ def _join(program: ServerProgram, scope: str) -> tuple[Path, socket.socket]:
         try:
             if len(os.fsencode(folder / program.socket)) > LONGEST_SOCKET_PATH:
                 raise OSError(f"the path of its socket is too long: {folder}; set TMPDIR to a shorter one")
-            _furnish(folder, program)
+            furnish(folder, program)
             _start_keeper(folder, program)
             return folder, _connected(folder)
         except BaseException:
@@ -179,11 +159,8 @@ def _join(program: ServerProgram, scope: str) -> tuple[Path, socket.socket]:
 
 
 def _parent_folder(program: ServerProgram) -> Path:
-    """Return where our servers of this kind have their folders: in memory if there is room."""
-    parent = Path(tempfile.gettempdir())
-    if os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > SHARED_MEMORY_BYTES:
-        parent = SHARED_MEMORY
-    parent /= f"codegym-{program.name}-{os.geteuid()}"
+    """Return where our servers of this kind have their folders."""
+    parent = _place() / f"codegym-{program.name}-{os.geteuid()}"
     parent.mkdir(exist_ok=True)
     status = parent.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -191,6 +168,21 @@ def _parent_folder(program: ServerProgram) -> Path:
     # Whatever the umask: root's server runs as another user, which must get through to its own folder.
     parent.chmod(0o711)
     return parent
+
+
+def _place() -> Path:
+    """Return where there is room: in memory, or on disk."""
+    if os.access(SHARED_MEMORY, os.W_OK) and shutil.disk_usage(SHARED_MEMORY).free > SHARED_MEMORY_BYTES:
+        return SHARED_MEMORY
+    return Path(tempfile.gettempdir())
+
+
+def _room() -> str:
+    """Return what to add to an error that may come from a full disk."""
+    with suppress(OSError):
+        place = _place()
+        return f" (its folder stood in {place}, where {shutil.disk_usage(place).free // 2**20} MiB are free)"
+    return ""
 
 
 @contextmanager
@@ -217,63 +209,6 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _furnish(folder: Path, program: ServerProgram) -> None:
-    """Fill a new folder with what its server needs."""
-    data = folder / "data"
-    try:
-        shutil.copytree(_template(folder, program), data, symlinks=True)
-    except OSError:
-        # The cache cannot be written, say.
-        shutil.rmtree(data, ignore_errors=True)
-        _install(data, program)
-    data.chmod(0o700)
-    for name in program.folders:
-        (folder / name).mkdir(mode=0o700)
-    if program.user:
-        for path in (folder, data, *folder.rglob("*")):
-            shutil.chown(path, program.user, program.user)
-
-
-def _template(folder: Path, program: ServerProgram) -> Path:
-    """Return a folder of the user's cache with an empty cluster, made in `folder` if it is not there."""
-    files = [Path(command[0]).stat() for command in (program.install, program.command)]
-    identity = json.dumps([program.install, [(file.st_mtime_ns, file.st_size) for file in files]])
-    cache = platformdirs.user_cache_path("codegym")
-    cache.mkdir(parents=True, exist_ok=True)
-    template = cache / f"{program.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    with FileLock(f"{template}.lock"):
-        if not template.exists():
-            new, half = folder / "template", template.with_suffix(".half")
-            _install(new, program)
-            shutil.rmtree(half, ignore_errors=True)
-            shutil.copytree(new, half, symlinks=True)
-            half.rename(template)
-            shutil.rmtree(new)
-    return template
-
-
-def _install(data: Path, program: ServerProgram) -> None:
-    """Fill a new folder with an empty cluster; raise `OSError` with the end of what the installer says."""
-    data.mkdir(mode=0o700)
-    if program.user:
-        for path in (data.parent, data):
-            shutil.chown(path, program.user, program.user)
-    command = [part.replace("{data}", str(data)) for part in program.install]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=_environment(),
-        cwd=data,
-        user=program.user or None,
-        group=program.user or None,
-        check=False,
-    )
-    if done.returncode:
-        raise OSError(f"{Path(command[0]).name} failed: {(done.stderr or done.stdout)[-1000:].strip()}")
-
-
 def _start_keeper(folder: Path, program: ServerProgram) -> None:
     """Start a keeper and wait until it listens."""
     command = [part.replace("{folder}", str(folder)) for part in program.command]
@@ -282,7 +217,7 @@ def _start_keeper(folder: Path, program: ServerProgram) -> None:
         input=json.dumps({**asdict(program), "command": command}),
         capture_output=True,
         text=True,
-        env=_environment(),
+        env=environment(),
         cwd=folder,
         check=False,
     )
@@ -319,7 +254,3 @@ def _runs(pid: int) -> bool:
         return Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2][:1] not in ("Z", "X")
     except OSError:
         return False
-
-
-def _environment() -> dict[str, str]:
-    return {"LC_ALL": "C"} | {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}

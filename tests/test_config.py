@@ -156,7 +156,8 @@ def test_each_thread_gets_a_backend_of_its_own_with_the_same_settings(run_file: 
         ),
         (
             'backend = "sqlite"\n',
-            'top.toml: backend: must be a table: [backend] with plugin = "duckdb" or "mariadb" or "postgres" or "sqlite", got "sqlite"',
+            "top.toml: backend: must be a table: [backend] with plugin = "
+            '"duckdb" or "mariadb" or "postgres" or "sqlite", got "sqlite"',
         ),
         ("[rewards.remz]\n", 'top.toml: [rewards] remz: there is no reward "remz"; did you mean rems?'),
         (
@@ -227,7 +228,7 @@ def test_a_table_that_is_missing_is_told_with_what_is_installed(tmp_path: Path) 
         "empty.toml: [dataset] plugin: missing: name the dataset; "
         "installed: temptabqa, temptabqa_pairs, temptabqa_sample",
         "empty.toml: [policy] plugin: missing: name the policy; installed: grpo, replay, scripted, supervised",
-        "empty.toml: [backend] plugin: missing: name the backend; installed: mariadb, sqlite",
+        "empty.toml: [backend] plugin: missing: name the backend; installed: duckdb, mariadb, postgres, sqlite",
         "empty.toml: rewards: missing: name at least one, such as [rewards.exact_match]",
     ]
 

@@ -19,6 +19,7 @@ ORDER = [
     ["hookspecs"],
     ["worker_main"],
     ["worker"],
+    ["cluster"],
     ["keeper"],
     ["server"],
     ["extract"],

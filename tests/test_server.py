@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(server_module, "SHARED_MEMORY", Path(memory))
         monkeypatch.setattr(server_module, "SHARED_MEMORY_BYTES", 0)
-        yield Path(memory) / f"codegym-example-{os.geteuid()}"
+        folders = Path(memory) / f"codegym-example-{os.geteuid()}"
+        yield folders
+        assert soon(lambda: not list(folders.glob("run-*"))), "nothing is left behind"
 
 
 @pytest.fixture
@@ -146,6 +150,21 @@ def test_an_installer_that_fails_tells_why_and_leaves_nothing(places: Path) -> N
     assert list(places.glob("run-*")) == []
 
 
+def test_a_full_disk_is_the_machine_s_fault_and_is_named(places: Path) -> None:
+    disk = places.parent
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here: that takes root on Linux")
+    try:
+        fill = "import sys; from pathlib import Path; Path(sys.argv[1], 'installed').write_bytes(bytes(200_000))"
+        large = ServerProgram("example", PROGRAM.command, (sys.executable, "-c", fill, "{data}"))
+        with pytest.raises(BackendError, match=rf"(?s)No space left.*its folder stood in {disk}, where 0 MiB are free"):
+            PrivateServer(large).ensure_running()
+        assert not list(places.glob("run-*"))
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
 def test_a_path_too_long_for_a_socket_is_said(server: PrivateServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "LONGEST_SOCKET_PATH", 10)
     with pytest.raises(BackendError, match=r"the path of its socket is too long: .*; set TMPDIR to a shorter one"):
@@ -232,6 +251,26 @@ def test_after_sigkill_of_the_keeper_the_next_start_cleans_up(server: PrivateSer
     assert len(list(places.glob("run-*"))) == 1
 
 
+def test_what_several_threads_need_at_once_is_started_once(server: PrivateServer) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(lambda _: server.ensure_running(), range(8))) == [False] * 7 + [True]
+    assert server.generation == 1
+
+
+def test_a_rank_that_joins_while_the_last_one_leaves_gets_a_server(
+    user: Callable[..., subprocess.Popen[str]],
+) -> None:
+    leaving = user(LOCAL_RANK="0")
+    told(leaving)
+    for rank in range(1, 6):
+        joining = user(LOCAL_RANK=str(rank))
+        leaving.communicate("leave\n")
+        pid, folder = told(joining)
+        assert alive(pid)
+        assert folder.exists()
+        leaving = joining
+
+
 def test_a_forked_child_may_not_use_the_server_of_its_parent(server: PrivateServer) -> None:
     server.ensure_running()
     child = os.fork()
@@ -244,6 +283,32 @@ def test_a_forked_child_may_not_use_the_server_of_its_parent(server: PrivateServ
         os._exit(9)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert alive(server.pid)
+
+
+def test_a_folder_that_another_keeper_owns_and_a_user_at_a_terminal_are_left_alone(
+    server: PrivateServer, places: Path
+) -> None:
+    leftover = places / "run-of-a-killed-run"
+    leftover.mkdir(parents=True)
+    other = PrivateServer(PROGRAM)
+    other.ensure_running()
+    assert not leftover.exists(), "nobody owned it"
+    shell, terminal = pty.fork()
+    if not shell:
+        os.chdir(other.folder)
+        os.execvp("sleep", ["sleep", "60"])
+    forgotten = subprocess.Popen(["sleep", "60"], cwd=other.folder, start_new_session=True)
+    assert soon(lambda: os.readlink(f"/proc/{shell}/cwd") == str(other.folder))
+    server.ensure_running()
+    assert alive(other.pid)
+    assert forgotten.poll() is None
+    other.kill()
+    assert forgotten.wait(10) == -signal.SIGKILL, "it holds files of the dead server"
+    assert alive(shell)
+    os.kill(shell, signal.SIGKILL)
+    os.waitpid(shell, 0)
+    os.close(terminal)
+    other.stop()
 
 
 def keepers(folder: Path) -> list[int]:

@@ -31,6 +31,28 @@ OPTIONS = (
     "--innodb-flush-log-at-trx-commit=1",
 )
 
+CEILINGS = {
+    "max-session-mem-used": "32M",
+    "tmp-table-size": "16M",
+    "tmp-memory-table-size": "16M",
+    "max-heap-table-size": "16M",
+    "tmp-disk-table-size": "64M",
+    "sort-buffer-size": "2M",
+    "join-buffer-size": "256K",
+    "join-buffer-space-limit": "2M",
+    "mrr-buffer-size": "256K",
+    "read-buffer-size": "128K",
+    "read-rnd-buffer-size": "256K",
+    "rowid-merge-buff-size": "8M",
+    "max-sort-length": "1024",
+    "max-join-size": "10000000000",
+    "max-recursive-iterations": "10000",
+    "group-concat-max-len": "64K",
+    "lock-wait-timeout": "2",
+    "idle-transaction-timeout": "5",
+}
+"""What a session has at most, whatever it sets: `SET STATEMENT ... FOR` would lift a limit that is only a default."""
+
 INSTALL = (
     "install it (Debian: apt-get install mariadb-server), or name a server of yours "
     "with option_file, or with socket or host, and user"
@@ -59,6 +81,7 @@ def program(memory_bytes: int, max_text: int) -> codegym.ServerProgram:
             find_program("mariadbd"),
             "--no-defaults",
             *OPTIONS,
+            *(f"--maximum-{name}={value}" for name, value in CEILINGS.items()),
             f"--max-allowed-packet={max_text}",
             "--datadir={folder}/data",
             "--tmpdir={folder}/temporary",

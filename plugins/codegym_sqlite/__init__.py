@@ -65,6 +65,11 @@ class Sqlite(codegym.Backend):
             copy = serialized(database)
             self._held.append(copy)
             copies[database.name] = (copy.content, tuple(database.tables))
+        needed_mb = 2 * sum(len(content) for content, _ in copies.values()) // 2**20
+        if needed_mb > self.memory_mb:
+            raise codegym.ConfigError(
+                f"sqlite: queries on these databases want {needed_mb} MiB, and memory_mb is {self.memory_mb}: raise it"
+            )
         self._names = frozenset(copies)
         # The steps and the CPU time that SQLite looks at spare the process; what does not look costs it.
         self._worker = codegym.Worker(
@@ -120,8 +125,10 @@ class Sqlite(codegym.Backend):
             if reply.reason == "crash":
                 return codegym.Execution(error="Crash", message=reply.message)
             message = f"the query took more than {self.time_limit:g} s of CPU time (time_limit) and was killed"
-            message = message if reply.reason == "cpu" else reply.message
-            return codegym.Execution(error="Timeout", message=message, repeatable=reply.reason == "cpu")
+            if reply.reason == "cpu":
+                return codegym.Execution(error="Timeout", message=message)
+            message = f"the query was killed: {reply.message} (10 times time_limit, and 10 s)"
+            return codegym.Execution(error="Timeout", message=message, repeatable=False)
         *execution, fault = cast(tuple[Any, ...], reply)
         if fault:
             raise codegym.BackendError(f"sqlite: {fault}")

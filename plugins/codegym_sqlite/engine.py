@@ -27,7 +27,7 @@ FUNCTIONS = frozenset(NAMES.split())
 
 CLOCK_PARTS = ("date", "time", "julianday", "unixepoch")
 READS_CLOCK = re.compile(rf"\b({DATES.replace(' ', '|')})\b")
-"""What may ask for the current time, in whatever way it writes 'now'. A plain search for a part spares most code this one."""
+"""What may ask for the current time, in whatever way it writes 'now'. Most code is spared it by a search for parts."""
 
 SIZED = (str, bytes)
 """Values that count by their length in the size of a result; all others count 8."""
@@ -113,7 +113,7 @@ class Engine:
         return columns, tuple(rows), "", "", perf_counter() - start, truncated, repeatable, ""
 
     def _opened(self, copy: Copy) -> sqlite3.Connection:
-        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
         connection.deserialize(copy.content)
         for pragma in ("query_only = ON", "trusted_schema = OFF", "temp_store = MEMORY", "cell_size_check = ON"):
             connection.execute(f"PRAGMA {pragma}")

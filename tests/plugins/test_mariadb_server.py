@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
@@ -144,6 +146,86 @@ def test_a_server_whose_socket_is_gone_is_not_the_code_s_fault():
     backend._station._server.socket.unlink()
     assert run(backend, COUNT).rows == ((1000,),)
     backend.close()
+
+
+def test_a_damaged_data_folder_is_replaced_and_loaded_again():
+    backend = alone(GAMES)
+    data, private = backend._station._server.folder / "data", backend._station._server
+    private.kill()
+    (data / "ibdata1").write_bytes(b"damaged" * 1000)
+    failures = 0
+    for _ in range(4):
+        try:
+            assert run(backend, COUNT).rows == ((1000,),)
+            break
+        except codegym.BackendError:
+            failures += 1
+    assert 0 < failures < 4
+    assert not data.exists(), "the damaged one is gone"
+    backend.close()
+
+
+def test_after_sigkill_of_the_keeper_there_is_another_server_with_the_data():
+    backend = alone(GAMES)
+    private = backend._station._server
+    folder, pid = private.folder, private.pid
+    assert run(backend, COUNT).rows == ((1000,),)
+    keeper = int(Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2].split()[1])
+    os.kill(keeper, signal.SIGKILL)
+    assert eventually(lambda: not alive(pid))
+    with pytest.raises(codegym.BackendError):
+        run(backend, COUNT)
+    assert run(backend, COUNT).rows == ((1000,),)
+    assert not folder.exists()
+    backend.close()
+    assert not private.folder.name
+
+
+@pytest.mark.parametrize("name", server.CEILINGS)
+def test_no_session_raises_what_it_may_use(ceilings, name):
+    variable = name.replace("-", "_")
+    for value in (2**64 - 1, 2**31 - 1):
+        [[found]] = rows(ceilings, f"SET STATEMENT {variable} = {value} FOR SELECT @@{variable}")
+        assert found == min(value, number(server.CEILINGS[name]))
+
+
+def number(text):
+    return int(text[:-1]) * {"K": 2**10, "M": 2**20}[text[-1]] if text[-1].isalpha() else int(text)
+
+
+@pytest.fixture(scope="module")
+def ceilings():
+    backend = alone(GAMES)
+    with administrator(backend) as connection:
+        yield connection
+    backend.close()
+
+
+def test_a_full_disk_under_the_server_is_the_machine_s_fault_and_passes(monkeypatch):
+    with tempfile.TemporaryDirectory() as disk:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=70m", "tmpfs", disk]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("a small file system cannot be mounted here: that takes root on Linux")
+        try:
+            monkeypatch.setattr("codegym.server.SHARED_MEMORY", Path(disk))
+            monkeypatch.setattr("codegym.server.SHARED_MEMORY_BYTES", 0)
+            backend = alone(GAMES, time_limit=5.0)
+            fill(Path(disk, "filler"))
+            assert run(backend, COUNT).rows == ((1000,),), "what needs no room goes on"
+            with pytest.raises(codegym.BackendError, match="1021: Disk got full"):
+                run(backend, "SELECT DISTINCT a.medal_id, b.medal_id, REPEAT('x', 600) FROM medal a, medal b")
+            assert run(backend, COUNT).rows == ((1000,),)
+            Path(disk, "filler").unlink()
+            assert run(backend, COUNT).rows == ((1000,),)
+            backend.close()
+        finally:
+            subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def fill(path):
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
 
 
 OWNER = """
