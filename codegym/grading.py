@@ -43,8 +43,10 @@ class Grader:
         codes = [extract(completion) for completion in completions]
         refusals = [self._refusal(code, example) for code, example in zip(codes, examples, strict=True)]
         attempts = list(zip(examples, completions, codes, refusals, strict=True))
-        # Scored as they come, while the lanes execute what follows.
-        executions = self.lanes.stream([(code, example) for example, _, code, refusal in attempts if not refusal])
+        # All of it first: scoring what is there while the lanes go on would only take their turns at the interpreter.
+        executions = iter(
+            self.lanes.execute([(code, example) for example, _, code, refusal in attempts if not refusal])
+        )
         return [self._scored(*attempt, NOT_RUN if attempt[-1] else next(executions)) for attempt in attempts]
 
     def reasons(self, rollout: Rollout) -> dict[str, str]:

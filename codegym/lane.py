@@ -117,14 +117,14 @@ class Lane:
         while left and not chunk.dropped and (left[0].alone or not self.failing.is_set()):
             try:
                 with blaming(self._name):
-                    self._serve_in_order(left, waited)
+                    self._serve_in_order(chunk, left, waited)
             # Even SystemExit: a lane that died in silence would be waited for until the end.
             except BaseException as error:
                 if isinstance(error, BackendError):
                     self.failing.set()
                 left.pop(0).error = error
 
-    def _serve_in_order(self, left: list[Job], waited: float) -> None:
+    def _serve_in_order(self, chunk: Chunk, left: list[Job], waited: float) -> None:
         """Take jobs off the list as they are done; the first one left is the one to blame for an error."""
         if left[0].alone:
             left[0].execution = self._alone(left[0])
@@ -136,6 +136,8 @@ class Lane:
                 job.queue_seconds = waited
                 job.execution = self._checked(execution)
                 del left[0]
+                if chunk.dropped:
+                    return
             if left:
                 raise PluginError(f"{self._name} gave no execution for {left[0].code!r}")
         if left:

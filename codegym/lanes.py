@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
@@ -20,7 +20,7 @@ from codegym.types import Database, Example, Execution
 
 Request = tuple[str, Example]
 
-MOST_AT_ONCE = 32
+MOST_AT_ONCE = 128
 """How many requests a backend is handed at once, so that a query that hangs holds up few others."""
 
 CLOSE_SECONDS = 1.5
@@ -31,7 +31,7 @@ CLOSE_SECONDS = 1.5
 class Lanes:
     """Threads that own a backend each. Use as a context manager, from one thread.
 
-    `stream` and `execute` keep the order of their requests. In a batch each distinct (database, code) runs once, and
+    `execute` keeps the order of its requests. In a batch each distinct (database, code) runs once, and
     its answer is kept for later batches, up to `cache_size` of them, if the backend calls it repeatable.
 
     What others may be to blame for runs once more after the batch, with nothing beside it: a query stopped by the
@@ -88,10 +88,6 @@ class Lanes:
 
         Raises `BackendError` when the machine failed through all attempts, and `PluginError` for a broken backend.
         """
-        return list(self.stream(requests))
-
-    def stream(self, requests: Sequence[Request]) -> Iterator[Execution]:
-        """Yield what `execute` returns as it comes, so that the caller can work while the lanes do."""
         keys = [(self._contents.get(example.database, example.database), code) for code, example in requests]
         jobs: dict[Key, Job] = {}
         fresh: list[Job] = []
@@ -107,10 +103,9 @@ class Lanes:
                 fresh.append(jobs[key])
         chunks = self._put(fresh)
         try:
-            for key in keys:
-                yield self._answer(key, jobs[key], chunks)
+            return [self._answer(key, jobs[key], chunks) for key in keys]
         finally:
-            # Its own only: a stream that was given up may be closed late, when those of the next are queued.
+            # What an error or Ctrl-C left must not hold up the next batch.
             for chunk in chunks.values():
                 chunk.dropped = True
 

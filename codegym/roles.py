@@ -127,7 +127,7 @@ class Backend(Role):
         """
 
     def execute_many(self, requests: Sequence[tuple[str, Example]]) -> Iterator[Execution]:
-        """Yield one execution for each (code, example), in order, at most 32 of them.
+        """Yield one execution for each (code, example), in order, at most 128 of them.
 
         Override it where handing over several at once is cheaper. After a `BackendError` the core blames the request
         whose execution is missing, and asks for those behind it anew.

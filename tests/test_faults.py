@@ -360,19 +360,20 @@ def test_what_is_run_again_alone_has_nothing_beside_it() -> None:
                 assert beside == 1
 
 
-def test_a_batch_that_was_given_up_takes_nothing_from_the_next() -> None:
-    codes = [str(number) for number in range(200)]
-    answers: list[Execution] = []
-    with lanes_of(Flaky()) as lanes:
-        first = lanes.stream([("a", EXAMPLE)])
-        next(first)
-        second = lanes.stream([(code, EXAMPLE) for code in codes])
-        answers.append(next(second))
-        first.close()  # as when an error of a reward keeps it alive for a while
-        rest = threading.Thread(target=lambda: answers.extend(second), daemon=True)
-        rest.start()
-        rest.join(30)
-    assert [execution.rows for execution in answers] == [((code,),) for code in codes]
+def test_a_batch_that_was_given_up_neither_holds_up_the_next_nor_takes_anything_from_it() -> None:
+    class Mistaken(Flaky):
+        def execute(self, code: str, example: Example) -> Execution:
+            if code == "mistake":
+                raise KeyError(code)
+            return super().execute(code, example)
+
+    backend = Mistaken()
+    with lanes_of(backend) as lanes:
+        with pytest.raises(PluginError, match="KeyError: 'mistake'"):
+            outcomes(lanes, ["mistake", *(f"old {number}" for number in range(500))])
+        codes = [f"new {number}" for number in range(20)]
+        assert outcomes(lanes, codes) == codes
+    assert sum(code.startswith("old") for code in backend.calls) < 200, "but for what was handed over with it"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

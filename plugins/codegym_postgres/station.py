@@ -27,15 +27,23 @@ STARTING = re.compile("starting up|not yet accepting|in recovery mode")
 _stations: dict[tuple[object, ...], Station] = {}
 _stations_lock = threading.Lock()
 
+LANES_A_RANK = 256
+"""As many as a run file can ask for."""
+
 
 def borrow(settings: Postgres) -> tuple[Station, int]:
     """Return the station of these settings and a free lane of it, to be given back once."""
     key = (os.getpid(), *astuple(settings))
     with _stations_lock:
         station = _stations.get(key) or _stations.setdefault(key, Station(settings))
-        lane = next(number for number in count() if number not in station.lanes)
+        lane = next(number for number in count(_first_lane()) if number not in station.lanes)
         station.lanes.add(lane)
         return station, lane
+
+
+def _first_lane() -> int:
+    """Return the number of this rank's first lane: ranks share a server, and each lane has an account of its own."""
+    return LANES_A_RANK * int(os.environ.get("LOCAL_RANK", 0))
 
 
 def give_back(station: Station, lane: int) -> None:
