@@ -9,17 +9,17 @@ from codegym.types import Execution
 Key = tuple[str, str]
 """What an answer depends on: the content of the database, and the code."""
 
-CELLS = 5_000_000
-"""Cells that the kept answers may have together: a few hundred megabytes."""
+BYTES = 256 * 2**20
+"""What the kept answers may take together, about."""
 
 
 class AnswerCache:
-    """The answers used last, at most `size` of them and no more than `CELLS` cells. Not for several threads."""
+    """The answers used last, at most `size` of them and no more than `BYTES`. Not for several threads."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._answers: OrderedDict[Key, Execution] = OrderedDict()
-        self._cells = 0
+        self._bytes = 0
 
     def get(self, key: Key) -> Execution | None:
         """Return the answer that is kept under the key."""
@@ -32,10 +32,11 @@ class AnswerCache:
         if not answer.repeatable or key in self._answers:
             return
         self._answers[key] = answer
-        self._cells += _cells(answer)
-        while len(self._answers) > self._size or self._cells > CELLS:
-            self._cells -= _cells(self._answers.popitem(last=False)[1])
+        self._bytes += _bytes(answer)
+        while len(self._answers) > self._size or self._bytes > BYTES:
+            self._bytes -= _bytes(self._answers.popitem(last=False)[1])
 
 
-def _cells(answer: Execution) -> int:
-    return 1 + len(answer.rows) * len(answer.columns)
+def _bytes(answer: Execution) -> int:
+    cells = sum(64 + len(cell) if isinstance(cell, str | bytes) else 32 for row in answer.rows for cell in row)
+    return 400 + len(answer.message) + cells

@@ -41,10 +41,15 @@ class BackendError(CodegymError):
     """The machine's failure: a dead server, a lost connection, a full disk. Never a score.
 
     A backend raises it for whatever is not the fault of the code it was given. The core tries again and then
-    stops the run.
+    stops the run. `broke` says that the backend itself was lost, which code may bring about; what it goes on telling,
+    such as a full disk, is never the code's fault.
     """
 
     exit_code = 4
+
+    def __init__(self, message: str = "", broke: bool = True) -> None:
+        super().__init__(message)
+        self.broke = broke
 
 
 class Interrupted(CodegymError):

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1
 START_SECONDS = 60.0
@@ -58,7 +58,7 @@ class Keeper:
 
     def _leave(self, gate: Path) -> bool:
         """Remove everything, unless somebody is about to join."""
-        with gate.open("w") as lock:
+        with open_gate(gate) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -162,6 +162,13 @@ class Keeper:
             self._process.kill()
             self._process.wait()
         kill_all_in(self._folder)
+
+
+def open_gate(gate: Path) -> IO[str]:
+    """Open the file that whoever comes or goes holds a lock on; no other user may, for they would keep it."""
+    descriptor = os.open(gate, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "w")
 
 
 def kill_all_in(folder: Path) -> None:

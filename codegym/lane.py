@@ -10,7 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+    wait_random_exponential,
+)
 
 from codegym.errors import BackendError, PluginError
 from codegym.plugins import blaming
@@ -162,7 +169,7 @@ class Lane:
         crashes = 0
         for attempt in Retrying(
             stop=stop_after_attempt(self.attempts),
-            wait=wait_random_exponential(multiplier=0.1, max=5),
+            wait=wait_exponential_jitter(initial=0.25, max=10, jitter=0.25),
             retry=retry_if_exception_type(BackendError),
             retry_error_callback=_give_up,
         ):
@@ -171,7 +178,7 @@ class Lane:
                 try:
                     return self._checked(self.backend.execute(job.code, job.example))
                 except BackendError as error:
-                    crashes += self._works()
+                    crashes += error.broke and self._works()
                     if crashes < CRASHES:
                         raise
                     message = f"the code broke the backend {CRASHES} times, alone, while other code works: {error}"

@@ -21,7 +21,7 @@ from time import monotonic, sleep
 
 from codegym.cluster import ServerProgram, environment, furnish
 from codegym.errors import BackendError
-from codegym.keeper import kill_all_in
+from codegym.keeper import kill_all_in, open_gate
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_BYTES = 512 * 2**20
@@ -188,7 +188,7 @@ def _room() -> str:
 @contextmanager
 def _gate(parent: Path) -> Iterator[None]:
     """Let nobody else come or go meanwhile."""
-    with (parent / "gate").open("w") as gate:
+    with open_gate(parent / "gate") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
         yield
 

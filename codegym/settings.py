@@ -53,7 +53,7 @@ class ExecutionSettings(_Settings):
 
     lanes: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
     cache: Annotated[int, Field(ge=0)] = 100_000
-    attempts: Annotated[int, Field(ge=1)] = 5
+    attempts: Annotated[int, Field(ge=1)] = 7
 
 
 class CoreSettings(_Settings):

@@ -87,6 +87,11 @@ class Rollout:
     reward: float = 0.0
 
 
+def _named(cell: object) -> list[str]:
+    """Return a value that JSON has no word for, so that it is not taken for its text."""
+    return [type(cell).__name__, str(cell)]
+
+
 @dataclass(frozen=True)
 class Database:
     """A database that a dataset brings and a backend provides.
@@ -102,7 +107,7 @@ class Database:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of schema and rows, in hexadecimal: the same content has the same fingerprint."""
-        content = json.dumps([self.schema, {name: list(rows) for name, rows in self.tables.items()}], default=str)
+        content = json.dumps([self.schema, {name: list(rows) for name, rows in self.tables.items()}], default=_named)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def statements(self) -> list[str]:

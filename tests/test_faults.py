@@ -410,3 +410,12 @@ def test_a_backend_that_yields_too_few_is_the_plugins_fault() -> None:
 
     with lanes_of(Short()) as lanes, pytest.raises(PluginError, match="backend Short gave no execution for 'b1'"):
         outcomes(lanes, [f"b{number}" for number in range(8)])
+
+
+def test_what_a_living_backend_tells_of_its_machine_is_never_the_code_s_crash() -> None:
+    class Full(Flaky):
+        def execute(self, code: str, example: Example) -> Execution:
+            raise BackendError("no space left on device", broke=False)
+
+    with lanes_of(Full(works=True)) as lanes, pytest.raises(BackendError, match="no space left on device"):
+        outcomes(lanes, ["a"])

@@ -137,17 +137,17 @@ def test_what_a_clock_stopped_alone_too_is_a_fact() -> None:
     assert backend.calls == ["slow", "slow"]
 
 
-def test_the_cache_is_bounded_in_cells_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codegym.cache.CELLS", 10)
+def test_the_cache_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codegym.cache.BYTES", 25_000)
 
     class Wide(Echo):
         def execute(self, code: str, example: Example) -> Execution:
             super().execute(code, example)
-            return Execution(("a", "b"), ((1, 2), (3, 4)))
+            return Execution(("a",), (("x" * 10_000,),))
 
     backend = Wide()
     with lanes_of([backend]) as lanes:
-        for code in ("a", "b", "a", "c", "a", "b"):  # two answers of five cells fit
+        for code in ("a", "b", "a", "c", "a", "b"):  # two answers fit
             lanes.execute([(code, EXAMPLE)])
     assert backend.calls == ["a", "b", "c", "b"]
 

@@ -135,7 +135,7 @@ class Duckdb(codegym.Backend):
             return self._killed(reply, seconds)
         columns, rows, error, message, truncated, repeatable, seconds, fault = cast(tuple[Any, ...], reply)
         if fault:
-            raise codegym.BackendError(f"duckdb: {fault}")
+            raise codegym.BackendError(f"duckdb: {fault}", broke=not fault.startswith("IOException"))
         return codegym.Execution(columns, rows, error, message, seconds, truncated, repeatable)
 
     def _killed(self, killed: codegym.Killed, seconds: float) -> codegym.Execution:
@@ -144,6 +144,8 @@ class Duckdb(codegym.Backend):
             return codegym.Execution(error="Timeout", message=message, seconds=seconds)
         if killed.reason == "wall":
             return codegym.Execution(error="Timeout", message=killed.message, seconds=seconds, repeatable=False)
+        if "signal 9" in killed.message:  # none of its limits sends that: memory was short, or somebody killed it
+            raise codegym.BackendError(f"duckdb: {killed.message}")
         return codegym.Execution(error="Crash", message=killed.message, seconds=seconds)
 
 

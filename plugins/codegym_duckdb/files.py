@@ -116,10 +116,12 @@ def _fill(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[code
 def _remove_leftover(folder: Path) -> None:
     """Remove the folder of a process that is gone."""
     try:
-        owner = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        owner = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     except OSError:
         return
     try:
+        if os.fstat(owner).st_uid != os.geteuid():
+            return
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:

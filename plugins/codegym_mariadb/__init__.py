@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from pydantic import Field
 import codegym
 
 if TYPE_CHECKING:
+    from codegym_mariadb.pipeline import Pipeline
     from codegym_mariadb.session import Session
     from codegym_mariadb.station import Station
 
@@ -77,6 +78,8 @@ class Mariadb(codegym.Backend):
         self._station: Station | None = None
         self._lane = 0
         self._sessions: dict[str, Session] = {}
+        self._members: list[Session] = []
+        self._pipeline: Pipeline | None = None
         self._databases: Sequence[codegym.Database] = ()
 
     @property
@@ -106,22 +109,32 @@ class Mariadb(codegym.Backend):
         if problems := self._problems():
             raise codegym.ConfigError(problems)
         from codegym_mariadb import station
+        from codegym_mariadb.pipeline import SESSIONS, Pipeline
         from codegym_mariadb.session import Session
 
         self._databases = databases
         self._station, self._lane = station.borrow(self)
+        # Each session has an account of its own, for one may see and kill what another of its account runs.
+        accounts = range(SESSIONS * self._lane, SESSIONS * (self._lane + 1))
         for database in databases:
-            self._station.provide(database, self._lane)
-            self._sessions[database.name] = Session(self._station, self._lane, database, self)
+            self._station.provide(database, accounts[0])
+            self._members += [Session(self._station, account, database, self) for account in accounts]
+            self._sessions[database.name] = self._members[-SESSIONS]
+        self._pipeline = Pipeline(
+            {database.name: self._members[SESSIONS * number :][:SESSIONS] for number, database in enumerate(databases)}
+        )
 
     def execute(self, code: str, example: codegym.Example) -> codegym.Execution:
         """Return the rows of one query, or the class and sentence of MariaDB's error."""
-        if example.database not in self._sessions:
-            known = ", ".join(map(repr, self._sessions)) or "none"
-            raise codegym.PluginError(
-                f"example {example.id} names the database {example.database!r}; opened were: {known}"
-            )
-        return self._sessions[example.database].run(code)
+        return self._session(example).run(code)
+
+    def execute_many(self, requests: Sequence[tuple[str, codegym.Example]]) -> Iterator[codegym.Execution]:
+        """Keep several queries under way at once, and yield what comes back in their order."""
+        for _, example in requests:
+            self._session(example)
+        return (
+            self._pipeline.run([(example.database, code) for code, example in requests]) if self._pipeline else iter(())
+        )
 
     def probe(self) -> bool:
         """Return True if every open database answers a known query."""
@@ -133,18 +146,26 @@ class Mariadb(codegym.Backend):
             return
         from codegym_mariadb.protections import tried
 
-        yield from tried(self, self._station, self._lane, self._databases[0])
+        yield from tried(self, self._station, self._members[0].account, self._databases[0])
 
     def close(self) -> None:
         """Close the connections; the last instance stops a private server."""
-        for session in self._sessions.values():
+        for session in self._members:
             session.close()
+        self._members.clear()
         self._sessions.clear()
+        self._pipeline = None
         if self._station is not None:
             from codegym_mariadb import station
 
             borrowed, self._station = self._station, None
             station.give_back(borrowed, self._lane)
+
+    def _session(self, example: codegym.Example) -> Session:
+        if example.database in self._sessions:
+            return self._sessions[example.database]
+        known = ", ".join(map(repr, self._sessions)) or "none"
+        raise codegym.PluginError(f"example {example.id} names the database {example.database!r}; opened were: {known}")
 
     def _problems(self) -> list[str]:
         if self.private:

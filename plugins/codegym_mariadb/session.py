@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ from codegym_mariadb.watchdog import SERVER_SHARE, WALL_SHARE, Flight, Late
 
 if TYPE_CHECKING:
     from codegym_mariadb import Mariadb
+
+GONE = re.compile(r"(2\d{3}|1053): ")
+"""Messages of a server that is lost, and not of one that tells of a full disk."""
 
 ROWS_A_FETCH = 50
 
@@ -60,9 +64,9 @@ class NoAnswer(Exception):
 class Session:
     """One connection to one database, opened when needed. The thread that uses it owns it."""
 
-    def __init__(self, station: Station, lane: int, database: codegym.Database, settings: Mariadb) -> None:
+    def __init__(self, station: Station, account: int, database: codegym.Database, settings: Mariadb) -> None:
         self._station = station
-        self._lane = lane
+        self.account = account
         self._database = database
         self._max_text, self._max_rows, self._max_bytes = settings.max_text, settings.max_rows, settings.max_bytes
         self._time_limit = settings.time_limit
@@ -72,12 +76,15 @@ class Session:
         self._place = Place("", Account())
         self._flight = Flight(Account(), 0, 0.0, 0.0, None)
         self._limits = b""
+        self._query = (b"", False, False)
+        self._unsent: MySQLdb.Error | None = None
 
     def run(self, code: str) -> codegym.Execution:
-        """Return what the code gives; raise `BackendError` for what was not its fault.
+        """Return what the code gives; raise `BackendError` for what was not its fault."""
+        return self.start(code) or self.finish()
 
-        Where the first time does not tell who killed the query, a second time on a fresh connection does.
-        """
+    def start(self, code: str) -> codegym.Execution | None:
+        """Send the code to the server; return what comes of it if that is known without asking, else `None`."""
         try:
             statement = code.encode()
         except UnicodeEncodeError as error:
@@ -90,14 +97,28 @@ class Session:
             return codegym.Execution(error="LimitExceeded", message=message)
         lower = code.lower()
         plain = is_plain(lower)
-        repeatable = plain and not may_change(lower)
-        execution, fault = self._attempt(statement, plain, repeatable)
+        self._query = (statement, plain, plain and not may_change(lower))
+        self._send()
+        return None
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read once the server has something to say of what was started."""
+        number: int = self._ready(clean=False).fileno()
+        return number
+
+    def finish(self) -> codegym.Execution:
+        """Return what the code that was started gives; raise `BackendError` for what was not its fault.
+
+        Where the first time does not tell who killed the query, a second time on a fresh connection does.
+        """
+        execution, fault = self._receive()
         if fault is Fault.UNCLEAR:
             self.close()
-            execution, fault = self._attempt(statement, plain, repeatable)
+            self._send()
+            execution, fault = self._receive()
         if fault is Fault.MACHINE:
             self._station.doubt()
-            raise codegym.BackendError(f"mariadb: {execution.message}")
+            raise codegym.BackendError(f"mariadb: {execution.message}", broke=bool(GONE.match(execution.message)))
         return execution
 
     @property
@@ -116,17 +137,32 @@ class Session:
             self._station.watchdog.remove(self._flight)
             connection.close()
 
-    def _attempt(self, statement: bytes, plain: bool, repeatable: bool) -> tuple[codegym.Execution, Fault | None]:
-        """Return an execution, and whose fault its error is."""
+    def abandon(self) -> None:
+        """Stop what was started."""
+        self._flight.land()
+        self._kill(self._flight)
+        self.close()
+
+    def _send(self) -> None:
+        statement, plain, _ = self._query
         connection = self._ready(clean=not plain)
         self._clean = False
+        self._flight.take_off()
+        try:
+            connection.send_query(statement)
+            self._unsent = None
+        except MySQLdb.Error as error:
+            self._unsent = error
+
+    def _receive(self) -> tuple[codegym.Execution, Fault | None]:
+        """Return an execution, and whose fault its error is."""
+        _, plain, repeatable = self._query
         columns: tuple[str, ...] = ()
         rows: list[codegym.Row] = []
         fault, error, message, truncated, intact = None, "", "", False, False
         flight = self._flight
-        flight.take_off()
         try:
-            columns, rows, truncated = self._fetch(connection, statement)
+            columns, rows, truncated = self._fetch(self._ready(clean=False))
             intact = not truncated
         except MySQLdb.Error as caught:
             fault, error, message = fault_of(caught), type(caught).__name__, text_of(caught)
@@ -165,9 +201,11 @@ class Session:
             return f"the query took longer than {self._flight.wall_limit:g} s, on a busy machine (time_limit)"
         return f"the query took longer than {limit:g} s (time_limit)"
 
-    def _fetch(self, connection: Connection, statement: bytes) -> tuple[tuple[str, ...], list[codegym.Row], bool]:
+    def _fetch(self, connection: Connection) -> tuple[tuple[str, ...], list[codegym.Row], bool]:
         """Return columns, rows, and whether a limit cut the rows off."""
-        connection.query(statement)
+        if self._unsent:
+            raise self._unsent
+        connection.read_query_result()
         result = connection.use_result()
         if result is None:
             raise NoAnswer("ProgrammingError", "the code is not a query: it has no result")
@@ -204,7 +242,7 @@ class Session:
         if clean and not self._clean:
             self._reset()
         if self._connection is None:
-            self._place = self._station.provide(self._database, self._lane)
+            self._place = self._station.provide(self._database, self.account)
             try:
                 self._connection = self._connect()
             except MySQLdb.Error as error:

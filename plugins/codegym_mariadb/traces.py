@@ -27,7 +27,7 @@ STEMS = (
 )
 CHANGING = re.compile(
     r"\b(?:rand(?:om_bytes)?|(?:sys_g|u)uid\w*|now|cur(?:date|time)|current_\w+|sysdate|local(?:time|timestamp)|utc_\w+|"
-    r"unix_timestamp|time|(?:session_|system_)?user|sleep|connection_id|(?:information|performance)_schema|encrypt|load_file)\b"
+    r"unix_timestamp|time|timediff|maketime|sec_to_time|(?:add|sub)time|(?:session_|system_)?user|sleep|connection_id|(?:information|performance)_schema|encrypt|load_file)\b"
 )
 """Functions and tables that answer differently from time to time, or from account to account; `time`, because a time
 of day that is made a date becomes today's. A stem, which is quick to look for, is a part of each."""

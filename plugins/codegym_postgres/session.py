@@ -61,7 +61,9 @@ class Session:
             self.close()
         if fault is Fault.MACHINE:
             self._station.doubt()
-            raise codegym.BackendError(f"postgres: {execution.message}")
+            # Classes of a server that lives and tells what it lacks: memory or disk, peace from others, a lock, a file.
+            told = execution.message[:2] in ("53", "40", "55", "58")
+            raise codegym.BackendError(f"postgres: {execution.message}", broke=not told)
         return execution
 
     def close(self) -> None:

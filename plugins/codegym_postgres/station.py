@@ -43,7 +43,7 @@ def borrow(settings: Postgres) -> tuple[Station, int]:
 
 def _first_lane() -> int:
     """Return the number of this rank's first lane: ranks share a server, and each lane has an account of its own."""
-    return LANES_A_RANK * int(os.environ.get("LOCAL_RANK", 0))
+    return LANES_A_RANK * int(os.environ.get("LOCAL_RANK") or 0)
 
 
 def give_back(station: Station, lane: int) -> None:

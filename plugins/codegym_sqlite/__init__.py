@@ -122,6 +122,8 @@ class Sqlite(codegym.Backend):
 
     def _execution(self, reply: object) -> codegym.Execution:
         if isinstance(reply, codegym.Killed):
+            if "signal 9" in reply.message:  # none of its limits sends that: memory was short, or somebody killed it
+                raise codegym.BackendError(f"sqlite: {reply.message}")
             if reply.reason == "crash":
                 return codegym.Execution(error="Crash", message=reply.message)
             message = f"the query took more than {self.time_limit:g} s of CPU time (time_limit) and was killed"
@@ -131,7 +133,7 @@ class Sqlite(codegym.Backend):
             return codegym.Execution(error="Timeout", message=message, repeatable=False)
         *execution, fault = cast(tuple[Any, ...], reply)
         if fault:
-            raise codegym.BackendError(f"sqlite: {fault}")
+            raise codegym.BackendError(f"sqlite: {fault}", broke=False)
         return codegym.Execution(*execution)
 
 

@@ -1,0 +1,81 @@
+"""Keep several queries of one lane under way at once, each in a session of its own, so that the server never waits."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator, Mapping, Sequence
+
+import codegym
+from codegym_mariadb.session import Session
+
+SESSIONS = 4
+"""How many queries a lane has under way. One thread that asks four sessions in turn gets more answers than four threads
+that ask one each: those spend their time waiting for each other's Python."""
+
+PATIENCE_MS = 60_000
+"""How long no session has to have anything to say before one is asked for the reason."""
+
+Outcome = codegym.Execution | codegym.BackendError
+
+
+class Pipeline:
+    """The sessions of a lane, by the name of their database."""
+
+    def __init__(self, sessions: Mapping[str, Sequence[Session]]) -> None:
+        self._idle = {name: list(members) for name, members in sessions.items()}
+        self._flying: dict[int, tuple[int, str, Session]] = {}
+        self._poll = select.poll()
+
+    def run(self, requests: Sequence[tuple[str, str]]) -> Iterator[codegym.Execution]:
+        """Yield an execution for each (database, code), in order; raise the `BackendError` of the first that failed."""
+        outcomes: dict[int, Outcome] = {}
+        started = 0
+        try:
+            for index in range(len(requests)):
+                while index not in outcomes:
+                    while started < len(requests) and len(self._flying) < SESSIONS and self._idle[requests[started][0]]:
+                        self._start(started, *requests[started], outcomes)
+                        started += 1
+                    if index not in outcomes:
+                        self._land(outcomes)
+                outcome = outcomes.pop(index)
+                if isinstance(outcome, codegym.BackendError):
+                    raise outcome
+                yield outcome
+        finally:
+            self._abandon()
+
+    def _start(self, index: int, name: str, code: str, outcomes: dict[int, Outcome]) -> None:
+        session = self._idle[name].pop()
+        try:
+            answered = session.start(code)
+        except codegym.BackendError as error:
+            outcomes[index] = error
+        else:
+            if answered is None:
+                number = session.fileno()
+                self._flying[number] = (index, name, session)
+                self._poll.register(number, select.POLLIN)
+                return
+            outcomes[index] = answered
+        self._idle[name].append(session)
+
+    def _land(self, outcomes: dict[int, Outcome]) -> None:
+        """Take the answers that are there, waiting for the first."""
+        ready = [number for number, _ in self._poll.poll(PATIENCE_MS)]
+        for number in ready or list(self._flying)[:1]:
+            index, name, session = self._flying.pop(number)
+            self._poll.unregister(number)
+            try:
+                outcomes[index] = session.finish()
+            except codegym.BackendError as error:
+                outcomes[index] = error
+            self._idle[name].append(session)
+
+    def _abandon(self) -> None:
+        """Stop what nobody waits for any more."""
+        for number, (_, name, session) in self._flying.items():
+            self._poll.unregister(number)
+            session.abandon()
+            self._idle[name].append(session)
+        self._flying.clear()
