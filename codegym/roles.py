@@ -111,9 +111,13 @@ class Guard(Role):
 
 
 class Backend(Role):
-    """Executes code. One thread owns an instance from `open` to `close`."""
+    """Executes code. One thread owns an instance from `open` to `close`.
+
+    `multiplexes`: one instance keeps several of the requests of `execute_many` under way, so one lane is enough.
+    """
 
     role = "backend"
+    multiplexes: ClassVar[bool] = False
 
     def open(self, databases: Sequence[Database]) -> None:
         """Make the databases available; raise `BackendError` if the machine does not allow it."""

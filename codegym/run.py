@@ -105,8 +105,8 @@ def open_lanes(run: Run, display: Display) -> Iterator[Lanes]:
     """Open the run's backends on its databases, showing the phase, and close them at the end."""
     settings = run.execution
     with ExitStack() as stack:
-        with display.phase(f"open {settings.lanes} x {run.resolved['backend']['plugin']}", 1, "backends") as bar:
-            lanes = Lanes(run.new_backend, run.databases(), settings.lanes, settings.cache, settings.attempts)
+        with display.phase(f"open {run.lanes} x {run.resolved['backend']['plugin']}", 1, "backends") as bar:
+            lanes = Lanes(run.new_backend, run.databases(), run.lanes, settings.cache, settings.attempts)
             stack.enter_context(lanes)
             bar.advance(1)
         yield lanes
