@@ -93,6 +93,10 @@ class Policy(Role):
     def train(self, examples: Sequence[Example], grade: Grade, job: TrainingJob) -> None:
         """Learn from graded completions of the examples; afterwards `generate` uses what was learned."""
 
+    def figures(self) -> Mapping[str, float]:
+        """Return what `report.json` shall tell of the whole run: tokens, cost. Asked last, before `close`."""
+        return {}
+
     def save(self, folder: Path) -> None:
         """Write what was learned into `folder`, in the format that its users load."""
 

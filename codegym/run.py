@@ -152,6 +152,9 @@ class _Story:
                     self._compare(before, after)
                     folder.write_text("model/README.md", model_card(self.report, record, run.resolved))
                 self.report["execution"] = lanes.counters.report()
+                with run.blaming("policy"):
+                    if figures := dict(run.policy.figures()):
+                        self.report["policy"] = figures
         finally:
             run.policy.close()
         self._write_report(finished=True)

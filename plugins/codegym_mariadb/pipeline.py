@@ -64,6 +64,8 @@ class Pipeline:
 
     def _land(self, outcomes: dict[int, Outcome]) -> None:
         """Take the answers that are there, waiting for the first."""
+        if not self._flying:
+            raise RuntimeError("a request is neither under way nor answered")
         ready = [number for number, _ in self._poll.poll(PATIENCE_MS)]
         for number in ready or list(self._flying)[:1]:
             index, name, session = self._flying.pop(number)

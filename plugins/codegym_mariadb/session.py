@@ -71,7 +71,10 @@ class Session:
         return self.start(code) or self.finish()
 
     def start(self, code: str) -> codegym.Execution | None:
-        """Send the code to the server; return what comes of it if that is known without asking, else `None`."""
+        """Send the code to the server; return what comes of it if that is known already, else `None`.
+
+        Raises `BackendError` as `finish` does.
+        """
         try:
             statement = code.encode()
         except UnicodeEncodeError as error:
@@ -86,7 +89,8 @@ class Session:
         plain = is_plain(lower)
         self._query = (statement, plain, plain and not may_change(lower))
         self._send()
-        return None
+        # Its descriptor is closed, or another's by now: nobody may wait at it.
+        return self.finish() if self._unsent else None
 
     def fileno(self) -> int:
         """Return the descriptor that can be read once the server has something to say of what was started."""

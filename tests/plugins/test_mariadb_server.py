@@ -80,6 +80,26 @@ def freeze(pid):
     assert eventually(lambda: {(t / "stat").read_text().rpartition(") ")[2][0] for t in threads.iterdir()} == {"T"})
 
 
+def test_a_query_that_cannot_be_sent_is_not_waited_for_where_another_session_listens_since():
+    backend, example, outcomes = alone(), codegym.Example("train/0", "", "", "games"), []
+    backend._members[-1].run(COUNT)  # the session that a batch uses first; the next one will get its descriptor
+    pid = backend._station._server.pid
+    os.kill(pid, signal.SIGKILL)
+    # Nobody reaps it before it is asked for; its sockets are closed when its last thread has ended.
+    assert eventually(lambda: len(list(Path("/proc", str(pid), "task").iterdir())) == 1)
+
+    def ask():
+        with pytest.raises(codegym.BackendError, match="Server has gone away|Lost connection"):
+            list(backend.execute_many([(COUNT, example)] * 2))
+        outcomes.extend(backend.execute_many([(COUNT, example)] * 2))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(20)
+    assert [outcome.rows for outcome in outcomes] == [((1000,),)] * 2
+    backend.close()
+
+
 def test_a_dead_server_is_not_the_code_s_fault_and_comes_back():
     backend = alone(GAMES)
     assert run(backend, COUNT).rows == ((1000,),)
