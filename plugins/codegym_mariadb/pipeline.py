@@ -35,7 +35,7 @@ class Pipeline:
         try:
             for index in range(len(requests)):
                 while index not in outcomes:
-                    while started < len(requests) and len(self._flying) < SESSIONS and self._idle[requests[started][0]]:
+                    while index not in outcomes and self._has_room(requests, started):
                         self._start(started, *requests[started], outcomes)
                         started += 1
                     if index not in outcomes:
@@ -47,20 +47,25 @@ class Pipeline:
         finally:
             self._abandon()
 
+    def _has_room(self, requests: Sequence[tuple[str, str]], started: int) -> bool:
+        return started < len(requests) and len(self._flying) < SESSIONS and bool(self._idle[requests[started][0]])
+
     def _start(self, index: int, name: str, code: str, outcomes: dict[int, Outcome]) -> None:
         session = self._idle[name].pop()
+        flies = False
         try:
             answered = session.start(code)
-        except codegym.BackendError as error:
-            outcomes[index] = error
-        else:
-            if answered is None:
+            if flies := answered is None:
                 number = session.fileno()
                 self._flying[number] = (index, name, session)
                 self._poll.register(number, select.POLLIN)
-                return
-            outcomes[index] = answered
-        self._idle[name].append(session)
+            else:
+                outcomes[index] = answered
+        except codegym.BackendError as error:
+            outcomes[index] = error
+        finally:
+            if not flies:
+                self._idle[name].append(session)
 
     def _land(self, outcomes: dict[int, Outcome]) -> None:
         """Take the answers that are there, waiting for the first."""
@@ -74,7 +79,8 @@ class Pipeline:
                 outcomes[index] = session.finish()
             except codegym.BackendError as error:
                 outcomes[index] = error
-            self._idle[name].append(session)
+            finally:
+                self._idle[name].append(session)
 
     def _abandon(self) -> None:
         """Stop what nobody waits for any more."""

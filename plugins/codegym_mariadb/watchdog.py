@@ -150,9 +150,12 @@ class Watchdog:
             if share < QUERY_SHARE:
                 return
             kind = "QUERY" if share < CONNECTION_SHARE else "CONNECTION"
-            if self.kill(flight.account, flight.connection_id, kind):
+            killed = self.kill(flight.account, flight.connection_id, kind)
+            if killed:
+                # Should the connection live on, it costs the server its life. An answer that waits for a lane which is
+                # held up must not.
                 flight.late = flight.late or late
-            if share >= SERVER_SHARE:
+            elif share >= SERVER_SHARE:
                 # While the lock keeps the lane waiting: its next query must not meet a dying server.
                 flight.late = flight.late or late
                 self._kill_server()
