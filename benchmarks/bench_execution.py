@@ -97,9 +97,7 @@ def measure(options: argparse.Namespace, backend: str, console: Console) -> dict
         running = set(engine.answers([sample.code for sample in candidates], name))
         samples = [sample for sample in candidates if sample.code in running][: options.samples]
         contenders = _contenders(run, engine, samples, own, options)
-        console.print(
-            f"[bold]{backend}[/bold]: {len(samples)} distinct queries, {run.execution.lanes} lanes, {CORES} cores"
-        )
+        console.print(f"[bold]{backend}[/bold]: {len(samples)} distinct queries, {run.lanes} lanes, {CORES} cores")
         rates: dict[str, list[float]] = {}
         for round_number in range(options.rounds):
             for contender in [

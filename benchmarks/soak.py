@@ -188,7 +188,7 @@ def key(rollout: Rollout) -> tuple[str, str]:
 
 def open_lanes(run: Run, databases: list[Database]) -> Lanes:
     """Return the run's lanes, without a cache: everything shall be executed."""
-    return Lanes(run.new_backend, databases, run.execution.lanes, 0, run.execution.attempts)
+    return Lanes(run.new_backend, databases, run.lanes, 0, run.execution.attempts)
 
 
 def quiet_pass(run: Run, databases: list[Database], pairs: list[Pair]) -> dict[tuple[str, str], Rollout]:

@@ -74,9 +74,9 @@ class Grader:
 
     def _scored(self, example: Example, completion: str, code: str, refusal: str, execution: Execution) -> Rollout:
         started = perf_counter()
-        rollout = Rollout(example, completion, code, refusal, execution)
         scores: dict[str, float] = {}
         metrics = {"error_rate": float(not execution.ok), "refusal_rate": float(bool(refusal))}
+        rollout = Rollout(example, completion, code, refusal, execution)
         for weighted in self.rewards:
             who = self._blamed[weighted.label]
             with blaming(who):
@@ -90,7 +90,9 @@ class Grader:
                 label = f"{weighted.label}.{name}" if name in metrics else name
                 metrics[label] = _number(value, who, example)
         self.lanes.counters.phases["score"].add(perf_counter() - started)
-        return Rollout(example, completion, code, refusal, execution, scores, metrics, math.fsum(scores.values()))
+        # Nobody else has it yet, and making a second one costs a tenth of the grading.
+        vars(rollout).update(scores=scores, metrics=metrics, reward=math.fsum(scores.values()))
+        return rollout
 
 
 def _part_label(reward: str, part: str) -> str:
@@ -98,6 +100,8 @@ def _part_label(reward: str, part: str) -> str:
 
 
 def _number(value: object, who: str, example: Example) -> float:
+    if type(value) is float and -math.inf < value < math.inf:  # the usual case, in half the time
+        return value
     # Bools are numbers to Python, and `return rows == answer` is the natural way to write a reward.
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise PluginError(f"{who} returned {value!r} for example {example.id}: a score is a finite number")

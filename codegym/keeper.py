@@ -124,7 +124,7 @@ class Keeper:
         """Start the server and wait until it accepts connections; raise `OSError` with the end of its log."""
         self._socket.unlink(missing_ok=True)
         log_file = self._folder / "log"
-        with log_file.open("wb") as log:
+        with open(log_file, "wb", opener=_no_link) as log:
             self._process = subprocess.Popen(
                 self._program["command"],
                 stdin=subprocess.DEVNULL,
@@ -138,7 +138,8 @@ class Keeper:
         deadline = time.monotonic() + START_SECONDS
         while not _accepts(self._socket):
             if self._process.poll() is not None:
-                tail = log_file.read_text(errors="replace")[-LOG_TAIL:].strip()
+                with open(log_file, "rb", opener=_no_link) as log:
+                    tail = log.read().decode(errors="replace")[-LOG_TAIL:].strip()
                 raise OSError(f"it ended with status {self._process.returncode}: {tail or 'its log is empty'}")
             if time.monotonic() > deadline:
                 raise OSError(f"it accepts no connection after {START_SECONDS:g} s")
@@ -196,9 +197,14 @@ def _accepts(target: Path) -> bool:
         return True
 
 
+def _no_link(path: str, flags: int) -> int:
+    """Open a file, but not what a link in its place leads to: a server that was taken over may have put one there."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 def main(folder: Path) -> None:
     """Claim the folder, read the program from the standard input, say that it is ready, and keep the server."""
-    owner = os.open(folder / "owner", os.O_CREAT | os.O_RDWR, 0o600)
+    owner = os.open(folder / "owner", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
     fcntl.flock(owner, fcntl.LOCK_EX)
     program = json.load(sys.stdin)
     keeper = Keeper(folder, program)

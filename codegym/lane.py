@@ -14,8 +14,11 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
+    sleep_using_event,
     stop_after_attempt,
-    wait_exponential_jitter,
+    stop_when_event_set,
+    wait_exponential,
+    wait_random,
     wait_random_exponential,
 )
 
@@ -64,10 +67,10 @@ class Job:
 
 @dataclass(eq=False)
 class Chunk:
-    """Jobs that a lane takes at once."""
+    """Jobs that a lane takes at once; `dropped` is set when nobody waits for them any more."""
 
     jobs: Sequence[Job]
-    dropped: bool = False
+    dropped: threading.Event = field(default_factory=threading.Event)
     queued: float = field(default_factory=time.perf_counter)
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -121,7 +124,7 @@ class Lane:
         """Give every job of the chunk its execution or error; leave them if nobody waits or the backends fail."""
         waited = time.perf_counter() - chunk.queued
         left = list(chunk.jobs)
-        while left and not chunk.dropped and (left[0].alone or not self.failing.is_set()):
+        while left and not chunk.dropped.is_set() and (left[0].alone or not self.failing.is_set()):
             try:
                 with blaming(self._name):
                     self._serve_in_order(chunk, left, waited)
@@ -134,7 +137,7 @@ class Lane:
     def _serve_in_order(self, chunk: Chunk, left: list[Job], waited: float) -> None:
         """Take jobs off the list as they are done; the first one left is the one to blame for an error."""
         if left[0].alone:
-            left[0].execution = self._alone(left[0])
+            left[0].execution = self._alone(left[0], chunk.dropped)
             del left[0]
             return
         with suppress(BackendError):
@@ -143,7 +146,7 @@ class Lane:
                 job.queue_seconds = waited
                 job.execution = self._checked(execution)
                 del left[0]
-                if chunk.dropped:
+                if chunk.dropped.is_set():
                     return
             if left:
                 raise PluginError(f"{self._name} gave no execution for {left[0].code!r}")
@@ -164,12 +167,13 @@ class Lane:
                 return self._checked(self.backend.execute(job.code, job.example))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _alone(self, job: Job) -> Execution:
-        """Try until it works, the attempts are used up, or the code is known to be what breaks the backend."""
+    def _alone(self, job: Job, dropped: threading.Event) -> Execution:
+        """Try until it works, nobody waits, the attempts are used up, or the code is known to break the backend."""
         crashes = 0
         for attempt in Retrying(
-            stop=stop_after_attempt(self.attempts),
-            wait=wait_exponential_jitter(initial=0.25, max=10, jitter=0.25),
+            stop=stop_after_attempt(self.attempts) | stop_when_event_set(dropped),
+            sleep=sleep_using_event(dropped),
+            wait=wait_exponential(multiplier=0.25, max=10) + wait_random(0, 0.25),
             retry=retry_if_exception_type(BackendError),
             retry_error_callback=_give_up,
         ):

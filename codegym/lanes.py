@@ -107,7 +107,7 @@ class Lanes:
         finally:
             # What an error or Ctrl-C left must not hold up the next batch.
             for chunk in chunks.values():
-                chunk.dropped = True
+                chunk.dropped.set()
 
     def _put(self, fresh: Sequence[Job]) -> dict[Job, Chunk]:
         """Queue the jobs, several at once but enough for every lane, and return where each is."""
@@ -135,15 +135,16 @@ class Lanes:
         """Run every doubtful job once more with nothing beside it, then give the lanes what they left."""
         for chunk in chunks.values():
             self._wait(chunk)
-        for job in chunks:
+        for job in list(chunks):
             if job.doubtful:
-                self._run_alone(job)
+                self._run_alone(job, chunks)
         self._failing.clear()
         chunks |= self._put([job for job in chunks if not job.served])
 
-    def _run_alone(self, job: Job) -> None:
+    def _run_alone(self, job: Job, chunks: dict[Job, Chunk]) -> None:
         job.execution, job.error, job.alone = None, None, True
-        self._wait(self._put([job])[job])
+        chunks |= self._put([job])
+        self._wait(chunks[job])
         if job.error:
             raise job.error
         if job.execution and job.execution.error in LIMITS:

@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -225,8 +225,8 @@ def _offer(source: Source, hook: str, role: type[Role], name: object, plugin_cla
     annotations = inspect.get_annotations(plugin_class).values()
     if "__dataclass_fields__" not in vars(plugin_class) and any("ClassVar" not in str(kind) for kind in annotations):
         raise PluginError(f"{who} is not a dataclass: put @dataclass above it")
-    settings = getattr(plugin_class, "__dataclass_fields__", {})
-    taken = sorted(settings.keys() & {*RESERVED, *dir(role)})
+    settings: list[str] = [field.name for field in fields(plugin_class)] if is_dataclass(plugin_class) else []
+    taken = sorted({*settings} & {*RESERVED, *dir(role)})
     if taken:
         raise PluginError(f"{who} has settings whose names codegym uses itself: {', '.join(taken)}; rename them")
     return Offer(role.role, name, plugin_class, source)

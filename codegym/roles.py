@@ -93,6 +93,10 @@ class Policy(Role):
     def train(self, examples: Sequence[Example], grade: Grade, job: TrainingJob) -> None:
         """Learn from graded completions of the examples; afterwards `generate` uses what was learned."""
 
+    def figures(self) -> Mapping[str, float]:
+        """Return what `report.json` shall tell of the whole run: tokens, cost. Asked last, before `close`."""
+        return {}
+
     def save(self, folder: Path) -> None:
         """Write what was learned into `folder`, in the format that its users load."""
 
@@ -111,9 +115,13 @@ class Guard(Role):
 
 
 class Backend(Role):
-    """Executes code. One thread owns an instance from `open` to `close`."""
+    """Executes code. One thread owns an instance from `open` to `close`.
+
+    `multiplexes`: one instance keeps several of the requests of `execute_many` under way, so one lane is enough.
+    """
 
     role = "backend"
+    multiplexes: ClassVar[bool] = False
 
     def open(self, databases: Sequence[Database]) -> None:
         """Make the databases available; raise `BackendError` if the machine does not allow it."""

@@ -105,8 +105,8 @@ def open_lanes(run: Run, display: Display) -> Iterator[Lanes]:
     """Open the run's backends on its databases, showing the phase, and close them at the end."""
     settings = run.execution
     with ExitStack() as stack:
-        with display.phase(f"open {settings.lanes} x {run.resolved['backend']['plugin']}", 1, "backends") as bar:
-            lanes = Lanes(run.new_backend, run.databases(), settings.lanes, settings.cache, settings.attempts)
+        with display.phase(f"open {run.lanes} x {run.resolved['backend']['plugin']}", 1, "backends") as bar:
+            lanes = Lanes(run.new_backend, run.databases(), run.lanes, settings.cache, settings.attempts)
             stack.enter_context(lanes)
             bar.advance(1)
         yield lanes
@@ -152,6 +152,9 @@ class _Story:
                     self._compare(before, after)
                     folder.write_text("model/README.md", model_card(self.report, record, run.resolved))
                 self.report["execution"] = lanes.counters.report()
+                with run.blaming("policy"):
+                    if figures := dict(run.policy.figures()):
+                        self.report["policy"] = figures
         finally:
             run.policy.close()
         self._write_report(finished=True)

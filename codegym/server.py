@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -30,6 +32,8 @@ LONGEST_SOCKET_PATH = 100
 ANSWER_SECONDS = 90.0
 SETTLE_SECONDS = 0.3
 LEAVE_SECONDS = 5.0
+NO_FILE = {errno.ENOENT, errno.ELOOP, errno.ENXIO}
+"""Why a file is not opened that is not there, or is a link or a socket, which no keeper has put there."""
 
 
 class PrivateServer:
@@ -40,7 +44,6 @@ class PrivateServer:
     """
 
     def __init__(self, program: ServerProgram) -> None:
-        self.folder = Path()
         self.pid = 0
         self.generation = 0
         self._program = program
@@ -48,10 +51,18 @@ class PrivateServer:
         self._lock = threading.RLock()
         self._keeper: socket.socket | None = None
         self._scope = _scope()
+        self._folder: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The server's own folder. Raises `BackendError` before the server was started and after it was stopped."""
+        if self._folder is None:
+            raise BackendError(f"{self._program.name}: the private server has been stopped, or was not started")
+        return self._folder
 
     @property
     def socket(self) -> Path:
-        """Path of the server's socket."""
+        """Path of the server's socket; raises as `folder` does."""
         return self.folder / self._program.socket
 
     def ensure_running(self) -> bool:
@@ -62,7 +73,7 @@ class PrivateServer:
         with self._lock:
             if os.getpid() != self._owner:
                 raise BackendError(f"{self._program.name}: a private server cannot be used in a forked process")
-            before = (self.folder, self.generation)
+            before = (self._folder, self.generation)
             try:
                 self._ask("start")
             except OSError as error:
@@ -70,7 +81,7 @@ class PrivateServer:
                 self.stop()
                 reason = f"{error}{_room()}"
                 raise BackendError(f"{self._program.name}: the private server did not start: {reason}") from error
-            return before != (self.folder, self.generation)
+            return before != (self._folder, self.generation)
 
     def kill(self, generation: int | None = None) -> None:
         """Kill the server at once, but not one started after that generation; `ensure_running` starts it again."""
@@ -99,14 +110,14 @@ class PrivateServer:
     def _forget(self) -> None:
         if self._keeper:
             self._keeper.close()
-        self._keeper, self.folder, self.pid = None, Path(), 0
+        self._keeper, self._folder, self.pid = None, None, 0
 
     def _ask(self, wish: str, **details: object) -> None:
         """Have the keeper do something, and note what runs then."""
         for last in (False, True):
             try:
                 if self._keeper is None:
-                    self.folder, self._keeper = _join(self._program, self._scope)
+                    self._folder, self._keeper = _join(self._program, self._scope)
                 self._keeper.sendall(json.dumps({"do": wish, **details}).encode() + b"\n")
                 answer = _line(self._keeper)
                 break
@@ -151,11 +162,22 @@ def _join(program: ServerProgram, scope: str) -> tuple[Path, socket.socket]:
             if len(os.fsencode(folder / program.socket)) > LONGEST_SOCKET_PATH:
                 raise OSError(f"the path of its socket is too long: {folder}; set TMPDIR to a shorter one")
             furnish(folder, program)
+            if program.user:
+                _share(folder, program.user)
             _start_keeper(folder, program)
             return folder, _connected(folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+def _share(folder: Path, user: str) -> None:
+    """Let a user make files in root's folder, and neither remove nor replace those of root, such as the server's log.
+
+    Else a server that was taken over could have root write wherever a link leads.
+    """
+    os.chown(folder, os.geteuid(), pwd.getpwnam(user).pw_gid)
+    folder.chmod(0o1770)
 
 
 def _parent_folder(program: ServerProgram) -> Path:
@@ -195,7 +217,13 @@ def _gate(parent: Path) -> Iterator[None]:
 
 def _is_leftover(folder: Path) -> bool:
     """Return True if no keeper lives in the folder."""
-    with (folder / "owner").open("a") as owner:
+    try:
+        descriptor = os.open(folder / "owner", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in NO_FILE:
+            return True
+        raise
+    with os.fdopen(descriptor) as owner:
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

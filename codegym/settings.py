@@ -49,9 +49,12 @@ class Evaluation(_Settings):
 
 
 class ExecutionSettings(_Settings):
-    """How code is executed: threads with a backend each, answers kept for repeats, last tries of a failing machine."""
+    """How code is executed: threads with a backend each, answers kept for repeats, last tries of a failing machine.
 
-    lanes: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    `lanes` 0 leaves their number to `Run.lanes`.
+    """
+
+    lanes: Annotated[int, Field(ge=0, le=256)] = 0
     cache: Annotated[int, Field(ge=0)] = 100_000
     attempts: Annotated[int, Field(ge=1)] = 7
 
@@ -64,7 +67,7 @@ class CoreSettings(_Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
-    execution: ExecutionSettings = Field(default_factory=ExecutionSettings)
+    execution: ExecutionSettings = ExecutionSettings()
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,14 @@ class Run:
             *((f"guards.{label}", guard) for label, guard in self.guards.items()),
             *((f"rewards.{reward.label}", reward.reward) for reward in self.rewards),
         ]
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes execute: as set, else one where that is enough for the backend, else a core each, up to 4.
+
+        A second lane of a backend that multiplexes costs more than it brings: the two wait for each other's Python.
+        """
+        return self.execution.lanes or (1 if self.backend.multiplexes else min(4, os.cpu_count() or 1))
 
     def blaming(self, table: str) -> AbstractContextManager[None]:
         """Blame the plugin of a table for what is raised inside."""

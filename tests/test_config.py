@@ -135,7 +135,7 @@ def test_each_thread_gets_a_backend_of_its_own_with_the_same_settings(run_file: 
         ("[evaluation]\nsplit = []\n", "top.toml: [evaluation] split: unknown setting; did you mean splits?"),
         ('[evaluation]\nsplits = "test"\n', 'top.toml: [evaluation] splits: must be a list, got "test"'),
         ("training = 3\n", "top.toml: training: must be a table, got 3"),
-        ("[execution]\nlanes = 0\n", "top.toml: [execution] lanes: must be greater than or equal to 1, got 0"),
+        ("[execution]\nlanes = 300\n", "top.toml: [execution] lanes: must be less than or equal to 256, got 300"),
         (
             "[backend]\nmax_row = 1\n",
             'top.toml: [backend] max_row: unknown setting of backend "sqlite"; did you mean max_rows?',

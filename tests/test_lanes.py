@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -289,6 +290,23 @@ def test_closing_does_not_wait_for_what_is_still_queued() -> None:
 
     assert seconds(fail) < 1.0
     assert all(backend.closed for backend in backends)
+
+
+def test_ctrl_c_while_a_failing_backend_is_tried_alone_ends_the_trying() -> None:
+    backend = Failing(10**6)
+
+    def interrupt() -> None:
+        while len(backend.calls) < 4:  # three beside others, the next one is alone
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), lanes_of([backend], attempts=50) as lanes:
+        run(lanes, "a")
+    tried = len(backend.calls)
+    assert backend.closed
+    time.sleep(0.6)
+    assert len(backend.calls) == tried
 
 
 def test_closing_gives_up_on_a_backend_that_hangs() -> None:

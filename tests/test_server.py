@@ -311,6 +311,28 @@ def test_a_folder_that_another_keeper_owns_and_a_user_at_a_terminal_are_left_alo
     other.stop()
 
 
+def test_what_stands_in_the_place_of_a_keeper_s_file_is_neither_followed_nor_waited_for(
+    server: PrivateServer, places: Path, tmp_path: Path
+) -> None:
+    for name in ("run-with-a-link", "run-with-a-pipe"):
+        (places / name).mkdir(parents=True)
+    (places / "run-with-a-link" / "owner").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(places / "run-with-a-pipe" / "owner")
+    server.ensure_running()
+    assert not (tmp_path / "elsewhere").exists()
+    assert list(places.glob("run-with-*")) == []
+
+
+def test_a_server_that_does_not_run_has_no_folder(server: PrivateServer) -> None:
+    with pytest.raises(BackendError, match="example: the private server has been stopped, or was not started"):
+        _ = server.socket
+    server.ensure_running()
+    assert server.socket == server.folder / "socket"
+    server.stop()
+    with pytest.raises(BackendError, match="example: the private server has been stopped, or was not started"):
+        _ = server.folder
+
+
 def keepers(folder: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):

@@ -32,7 +32,7 @@ def measure(
 
     def cost(what: str, content: Sequence[Database] = databases, lanes: int = 0, size: int = options.batch) -> float:
         some = samples[: max(size, SAMPLES)]
-        count, execution = lanes or run.execution.lanes, run.execution
+        count, execution = lanes or run.lanes, run.execution
         spent = []
         for _ in range(2):
             with Lanes(run.new_backend, content, count, execution.cache, execution.attempts) as opened:

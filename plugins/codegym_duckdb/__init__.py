@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from pydantic import Field
 import codegym
 
 ENGINE = Path(__file__).with_name("engine.py")
+
+PROBED = 8
+"""Databases that a probe asks: as many as the process keeps open."""
 
 TRIALS = (
     ("reading files", "SELECT * FROM read_text('/etc/hostname')"),
@@ -47,7 +51,7 @@ class Duckdb(codegym.Backend):
     memory_mb: Annotated[int, Field(ge=64)] = 512
 
     def __post_init__(self) -> None:
-        self._files: dict[str, str] = {}
+        self._files: OrderedDict[str, str] = OrderedDict()
         self._worker: codegym.Worker | None = None
 
     def findings(self) -> Iterable[codegym.Finding]:
@@ -88,11 +92,11 @@ class Duckdb(codegym.Backend):
             start = perf_counter()
 
     def probe(self) -> bool:
-        """Return True if the process answers a query on a database just now."""
-        if self._worker is None or not self._files:
-            return False
+        """Return True if each of the databases last asked, at most 8 and all if there are no more, answers just now."""
+        # With the one that a failed query asked: another would prove nothing.
+        names = list(self._files)[-PROBED:]
         try:
-            return self._try("SELECT 42").rows == ((42,),)
+            return bool(names) and all(self._try("SELECT 42", name).rows == ((42,),) for name in names)
         except codegym.BackendError:
             return False
 
@@ -103,7 +107,7 @@ class Duckdb(codegym.Backend):
         held: list[str] = []
         missing: list[str] = []
         for name, code in TRIALS:
-            (missing if self._try(code).ok else held).append(name)
+            (missing if self._try(code, next(iter(self._files))).ok else held).append(name)
         if held:
             yield codegym.Finding("note", f"duckdb: code cannot do this: {', '.join(held)}")
         if missing:
@@ -121,13 +125,14 @@ class Duckdb(codegym.Backend):
         self._files.clear()
         files.give_back()
 
-    def _try(self, code: str) -> codegym.Execution:
-        return self.execute(code, codegym.Example("", "", "", next(iter(self._files))))
+    def _try(self, code: str, database: str) -> codegym.Execution:
+        return self.execute(code, codegym.Example("", "", "", database))
 
     def _file(self, example: codegym.Example) -> str:
         if example.database in self._files:
+            self._files.move_to_end(example.database)
             return self._files[example.database]
-        known = ", ".join(map(repr, self._files)) or "none"
+        known = ", ".join(map(repr, sorted(self._files))) or "none"
         raise codegym.PluginError(f"example {example.id} names the database {example.database!r}; opened were: {known}")
 
     def _execution(self, reply: object, seconds: float) -> codegym.Execution:

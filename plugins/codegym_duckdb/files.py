@@ -28,14 +28,19 @@ class Shelf:
     """A folder of database files; the lock on it tells other processes that its owner lives."""
 
     def __init__(self) -> None:
-        parent = Path(tempfile.gettempdir())
-        for leftover in parent.glob(f"{PREFIX}*"):
-            _remove_leftover(leftover)
-        new = Path(tempfile.mkdtemp(prefix=f"new_{PREFIX}", dir=parent))
-        # Locked before it gets the name under which others look for leftovers.
-        self.owner = os.open(new, os.O_RDONLY)
-        fcntl.flock(self.owner, fcntl.LOCK_EX)
-        self.folder = new.rename(parent / new.name.removeprefix("new_"))
+        try:
+            parent = Path(tempfile.gettempdir())
+        except OSError as error:
+            raise codegym.BackendError(f"duckdb finds no folder for its files: {error}") from error
+        try:
+            for leftover in parent.glob(f"{PREFIX}*"):
+                _remove_leftover(leftover)
+            self.owner, self.folder = _locked_folder(parent)
+        except OSError as error:
+            raise codegym.BackendError(
+                f"duckdb cannot make a folder for its files in {parent} ({error.strerror}): make room there, or name "
+                "another folder in the environment variable TMPDIR"
+            ) from error
         self.pid = os.getpid()
         self.lanes = 0
         self._files: dict[str, Path] = {}
@@ -87,18 +92,33 @@ def give_back() -> None:
 
 def write(database: codegym.Database, path: Path) -> None:
     """Write a database into a new file: `PluginError` if DuckDB refuses it, `BackendError` if the disk does."""
+    unfinished = path.with_suffix(".new")
     try:
-        with closing(duckdb.connect(str(path), config={"threads": "1"})) as connection:
+        with closing(duckdb.connect(str(unfinished), config={"threads": "1"})) as connection:
             for statement in database.statements():
                 connection.execute(statement)
             for table, rows in database.tables.items():
                 _fill(connection, table, rows)
-    except (duckdb.IOException, duckdb.FatalException) as error:
-        path.unlink(missing_ok=True)
-        raise codegym.BackendError(f"duckdb cannot write the database {database.name!r}: {error}") from error
-    except (duckdb.Error, ValueError) as error:
-        path.unlink(missing_ok=True)
-        raise codegym.PluginError(f"duckdb cannot load the database {database.name!r}: {error}") from error
+            # Closing would do this too, and keep what the disk says to itself.
+            connection.execute("CHECKPOINT")
+        unfinished.rename(path)
+    except (OSError, ValueError, duckdb.Error) as error:
+        if not _is_the_disks(error):
+            raise codegym.PluginError(f"duckdb cannot load the database {database.name!r}: {error}") from error
+        raise codegym.BackendError(
+            f"duckdb cannot write the database {database.name!r} into {path.parent} ({error}): make room there, or "
+            "name another folder in the environment variable TMPDIR"
+        ) from error
+    finally:
+        for half in path.parent.glob(f"{unfinished.name}*"):  # with DuckDB's log, and nothing if all went well
+            half.unlink(missing_ok=True)
+
+
+def _is_the_disks(error: Exception) -> bool:
+    """Return whether the disk is to blame: DuckDB tells what it cannot write as the failure of a commit."""
+    if isinstance(error, duckdb.TransactionException):
+        return "Could not write file" in str(error)
+    return isinstance(error, OSError | duckdb.IOException | duckdb.FatalException)
 
 
 def _fill(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[codegym.Row]) -> None:
@@ -111,6 +131,21 @@ def _fill(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[code
     (counted,) = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone() or (0,)
     if counted != len(rows):
         raise ValueError(f"{counted} of {len(rows)} rows arrived in {table}")
+
+
+def _locked_folder(parent: Path) -> tuple[int, Path]:
+    """Return a new folder and the lock on it, which it has before it gets the name under which leftovers are found."""
+    new = Path(tempfile.mkdtemp(prefix=f"new_{PREFIX}", dir=parent))
+    owner = -1
+    try:
+        owner = os.open(new, os.O_RDONLY)
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        return owner, new.rename(parent / new.name.removeprefix("new_"))
+    except OSError:
+        if owner >= 0:
+            os.close(owner)
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def _remove_leftover(folder: Path) -> None:

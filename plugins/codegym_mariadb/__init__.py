@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -74,6 +74,8 @@ class Mariadb(codegym.Backend):
     collation: Annotated[str, Field(pattern=r"^utf8mb4_\w+$")] = "utf8mb4_nopad_bin"
     sql_mode: Annotated[str, Field(pattern=r"^[A-Z_,]*$")] = SQL_MODE
 
+    multiplexes: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         self._station: Station | None = None
         self._lane = 0
@@ -109,16 +111,18 @@ class Mariadb(codegym.Backend):
         if problems := self._problems():
             raise codegym.ConfigError(problems)
         from codegym_mariadb import station
+        from codegym_mariadb.connections import PRIVATE, YOURS, Connections
         from codegym_mariadb.pipeline import SESSIONS, Pipeline
         from codegym_mariadb.session import Session
 
         self._databases = databases
         self._station, self._lane = station.borrow(self)
+        connections = Connections(PRIVATE if self.private else YOURS)
         # Each session has an account of its own, for one may see and kill what another of its account runs.
         accounts = range(SESSIONS * self._lane, SESSIONS * (self._lane + 1))
         for database in databases:
             self._station.provide(database, accounts[0])
-            self._members += [Session(self._station, account, database, self) for account in accounts]
+            self._members += [Session(self._station, account, database, self, connections) for account in accounts]
             self._sessions[database.name] = self._members[-SESSIONS]
         self._pipeline = Pipeline(
             {database.name: self._members[SESSIONS * number :][:SESSIONS] for number, database in enumerate(databases)}

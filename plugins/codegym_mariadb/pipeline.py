@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Iterator, Mapping, Sequence
 
 import codegym
 from codegym_mariadb.session import Session
 
-SESSIONS = 4
-"""How many queries a lane has under way. One thread that asks four sessions in turn gets more answers than four threads
-that ask one each: those spend their time waiting for each other's Python."""
+SESSIONS = min(16, max(4, 2 * (os.cpu_count() or 1)))
+"""How many queries a lane has under way: two for each core, so that the server never waits for an answer to be read.
+One thread that asks all sessions in turn gets more answers than as many threads that ask one each: those spend their
+time waiting for each other's Python."""
 
 PATIENCE_MS = 60_000
 """How long no session has to have anything to say before one is asked for the reason."""
@@ -62,6 +64,8 @@ class Pipeline:
 
     def _land(self, outcomes: dict[int, Outcome]) -> None:
         """Take the answers that are there, waiting for the first."""
+        if not self._flying:
+            raise RuntimeError("a request is neither under way nor answered")
         ready = [number for number, _ in self._poll.poll(PATIENCE_MS)]
         for number in ready or list(self._flying)[:1]:
             index, name, session = self._flying.pop(number)

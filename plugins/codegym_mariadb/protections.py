@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import codegym
+from codegym_mariadb.connections import YOURS, Connections
 from codegym_mariadb.session import Session
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ class Trial:
 
 def tried(settings: Mariadb, station: Station, lane: int, database: codegym.Database) -> Iterator[codegym.Finding]:
     """Yield a note for each protection that holds, a warning for each that does not. Harmless; a few seconds."""
-    session = Session(station, lane, database, replace(settings, time_limit=SHORT_SECONDS, max_rows=1))
+    session = Session(
+        station, lane, database, replace(settings, time_limit=SHORT_SECONDS, max_rows=1), Connections(YOURS)
+    )
     with closing(session):
         account = str(session.run("SELECT CURRENT_USER()").rows[0][0])
         for trial in _trials(settings, station, session, database, account):

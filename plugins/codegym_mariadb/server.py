@@ -25,7 +25,8 @@ OPTIONS = (
     "--character-set-server=utf8mb4",
     "--net-read-timeout=5",
     "--net-write-timeout=5",
-    "--max-connections=256",
+    # A lane holds a few dozen, if there are many databases; one not used takes nothing.
+    "--max-connections=2048",
     "--innodb-buffer-pool-size=64M",
     LOG_SIZE,
     "--innodb-flush-log-at-trx-commit=1",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from math import ceil
 from typing import TYPE_CHECKING
 
 import MySQLdb
 from MySQLdb.connections import Connection
 
 import codegym
-from codegym_mariadb.clock import clock_of
 from codegym_mariadb.connecting import LOST, Account, code_of, text_of
+from codegym_mariadb.connections import Connections
 from codegym_mariadb.faults import LIMIT_WARNINGS, Fault, fault_of
+from codegym_mariadb.opening import open_session, set_up
 from codegym_mariadb.station import Place, Station
 from codegym_mariadb.traces import is_plain, may_change
-from codegym_mariadb.watchdog import SERVER_SHARE, WALL_SHARE, Flight, Late
+from codegym_mariadb.watchdog import Flight, Late
 
 if TYPE_CHECKING:
     from codegym_mariadb import Mariadb
@@ -27,27 +27,6 @@ ROWS_A_FETCH = 50
 
 ROW_SHARE = 16
 """A row that may have this many times `max_bytes` is not even looked at: the client library would hold all of it."""
-
-WALL_LIMIT_SHARE, WALL_LIMIT_SECONDS = 5, 5.0
-"""Where the server's own time is counted, the wall clock stops a query after so many time limits, at least so late."""
-
-CONNECT_SECONDS = 10
-"""What the watchdog may need to find out that a server does not answer."""
-
-SESSION_LIMITS = {
-    "max_session_mem_used": 32 * 2**20,
-    "tmp_table_size": 16 * 2**20,
-    "max_heap_table_size": 16 * 2**20,
-    "tmp_disk_table_size": 64 * 2**20,
-    "max_join_size": 10**10,
-    "max_recursive_iterations": 10_000,
-    "group_concat_max_len": 65_536,
-    "lock_wait_timeout": 2,
-    "innodb_lock_wait_timeout": 1,
-    "idle_transaction_timeout": 5,
-    "wait_timeout": 28_800,
-    "time_zone": "'+00:00'",
-}
 
 KNOWN = "SELECT COUNT(*) FROM (SELECT REPEAT('a', 600) AS long_text UNION SELECT REPEAT('b', 600)) AS two"
 """A query whose answer is known, 2. It needs room for a temporary table on disk."""
@@ -64,17 +43,25 @@ class NoAnswer(Exception):
 class Session:
     """One connection to one database, opened when needed. The thread that uses it owns it."""
 
-    def __init__(self, station: Station, account: int, database: codegym.Database, settings: Mariadb) -> None:
+    def __init__(
+        self,
+        station: Station,
+        account: int,
+        database: codegym.Database,
+        settings: Mariadb,
+        connections: Connections,
+    ) -> None:
         self._station = station
+        self._connections = connections
         self.account = account
         self._database = database
+        self._settings = settings
         self._max_text, self._max_rows, self._max_bytes = settings.max_text, settings.max_rows, settings.max_bytes
         self._time_limit = settings.time_limit
-        self._sql_mode, self._collation = settings.sql_mode, settings.collation
         self._connection: Connection | None = None
         self._clean = False
         self._place = Place("", Account())
-        self._flight = Flight(Account(), 0, 0.0, 0.0, None)
+        self.flight = Flight(Account(), 0, 0.0, 0.0, None)
         self._limits = b""
         self._query = (b"", False, False)
         self._unsent: MySQLdb.Error | None = None
@@ -84,7 +71,10 @@ class Session:
         return self.start(code) or self.finish()
 
     def start(self, code: str) -> codegym.Execution | None:
-        """Send the code to the server; return what comes of it if that is known without asking, else `None`."""
+        """Send the code to the server; return what comes of it if that is known already, else `None`.
+
+        Raises `BackendError` as `finish` does.
+        """
         try:
             statement = code.encode()
         except UnicodeEncodeError as error:
@@ -99,7 +89,8 @@ class Session:
         plain = is_plain(lower)
         self._query = (statement, plain, plain and not may_change(lower))
         self._send()
-        return None
+        # Its descriptor is closed, or another's by now: nobody may wait at it.
+        return self.finish() if self._unsent else None
 
     def fileno(self) -> int:
         """Return the descriptor that can be read once the server has something to say of what was started."""
@@ -124,7 +115,7 @@ class Session:
     @property
     def server_process(self) -> int:
         """Number of the server's process, 0 where its threads' time cannot be read, or before the first run."""
-        return self._flight.clock.process if self._flight.clock else 0
+        return self.flight.clock.process if self.flight.clock else 0
 
     def works(self) -> bool:
         """Return True if a known query gets its answer; raise `BackendError` if the server does not answer."""
@@ -134,20 +125,21 @@ class Session:
         """Close the connection; the next run opens another."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            self._station.watchdog.remove(self._flight)
+            self._connections.remove(self)
+            self._station.watchdog.remove(self.flight)
             connection.close()
 
     def abandon(self) -> None:
         """Stop what was started."""
-        self._flight.land()
-        self._kill(self._flight)
+        self.flight.land()
+        self._kill(self.flight)
         self.close()
 
     def _send(self) -> None:
         statement, plain, _ = self._query
         connection = self._ready(clean=not plain)
         self._clean = False
-        self._flight.take_off()
+        self.flight.take_off()
         try:
             connection.send_query(statement)
             self._unsent = None
@@ -160,7 +152,7 @@ class Session:
         columns: tuple[str, ...] = ()
         rows: list[codegym.Row] = []
         fault, error, message, truncated, intact = None, "", "", False, False
-        flight = self._flight
+        flight = self.flight
         try:
             columns, rows, truncated = self._fetch(self._ready(clean=False))
             intact = not truncated
@@ -197,8 +189,8 @@ class Session:
         limit = self._time_limit
         if late is Late.CPU:
             return f"the query took more than {limit:g} s of the server's CPU time (time_limit)"
-        if late is Late.WALL and self._flight.clock:
-            return f"the query took longer than {self._flight.wall_limit:g} s, on a busy machine (time_limit)"
+        if late is Late.WALL and self.flight.clock:
+            return f"the query took longer than {self.flight.wall_limit:g} s, on a busy machine (time_limit)"
         return f"the query took longer than {limit:g} s (time_limit)"
 
     def _fetch(self, connection: Connection) -> tuple[tuple[str, ...], list[codegym.Row], bool]:
@@ -216,7 +208,7 @@ class Session:
         # As declared by the server; what it declares larger than any value can be, is as large as that.
         widest = sum([min(column[3], self._max_text) for column in columns])
         if widest > ROW_SHARE * self._max_bytes:
-            self._kill(self._flight)
+            self._kill(self.flight)
             return names, rows, True
         rows_a_fetch = max(1, min(ROWS_A_FETCH, ROW_SHARE * self._max_bytes // (widest or 1)))
         while chunk := result.fetch_row(rows_a_fetch):
@@ -225,7 +217,7 @@ class Session:
                     size += len(cell) if cell.__class__ is str or cell.__class__ is bytes else 8
                 if len(rows) == self._max_rows or size > self._max_bytes:
                     # Before the result is let go of, because that reads what the server still sends.
-                    self._kill(self._flight)
+                    self._kill(self.flight)
                     return names, rows, True
                 rows.append(row)
             if len(chunk) < rows_a_fetch:
@@ -243,40 +235,19 @@ class Session:
             self._reset()
         if self._connection is None:
             self._place = self._station.provide(self._database, self.account)
+            self._connections.make_room()
             try:
-                self._connection = self._connect()
+                self._connection, self.flight, self._limits = open_session(
+                    self._station.address, self._place, self._settings
+                )
             except MySQLdb.Error as error:
                 # A server that runs and does not answer is frozen.
                 self._station.doubt(frozen=code_of(error) == LOST)
                 raise codegym.BackendError(f"mariadb: cannot open a session: {text_of(error)}") from error
+            self._station.watchdog.add(self.flight)
+            self._connections.add(self)
             self._clean = True
         return self._connection
-
-    def _connect(self) -> Connection:
-        """Return a new connection, its session set up and watched."""
-        reader, time_limit = self._place.reader, self._time_limit
-        wall_limit = max(WALL_LIMIT_SHARE * time_limit, WALL_LIMIT_SECONDS)
-        # Longer than the watchdog needs to kill the server, which frees the connection sooner.
-        patience = ceil(SERVER_SHARE * WALL_SHARE * wall_limit) + CONNECT_SECONDS
-        connection = self._station.address.connect(reader, self._place.name, patience)
-        try:
-            clock = clock_of(connection)
-            if not clock:
-                wall_limit = time_limit
-            limits = {
-                **SESSION_LIMITS,
-                "max_statement_time": wall_limit,
-                "sql_mode": f"'{self._sql_mode}'",
-                "collation_connection": self._collation,
-            }
-            self._limits = ("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in limits.items())).encode()
-            self._set_up(connection)
-        except MySQLdb.Error:
-            connection.close()
-            raise
-        self._flight = Flight(reader, connection.thread_id(), time_limit, wall_limit, clock)
-        self._station.watchdog.add(self._flight)
-        return connection
 
     def _reset(self) -> None:
         """Make the session as new; one that cannot be is closed."""
@@ -285,16 +256,10 @@ class Session:
         try:
             reader = self._place.reader
             self._connection.change_user(reader.user, reader.password, self._place.name)
-            self._set_up(self._connection)
+            set_up(self._connection, self._limits)
             self._clean = True
         except MySQLdb.Error:
             self.close()
-
-    def _set_up(self, connection: Connection) -> None:
-        connection.query(self._limits)
-        # Or FOUND_ROWS() would tell of the last query before, which a change of user does not make the server forget.
-        connection.query(b"SELECT 1")
-        connection.store_result()
 
     def _kill(self, flight: Flight) -> None:
         self._station.watchdog.kill(flight.account, flight.connection_id, "CONNECTION")

@@ -10,6 +10,7 @@ from time import monotonic
 
 import MySQLdb
 
+import codegym
 from codegym_mariadb.clock import Clock, Reading
 from codegym_mariadb.connecting import Account, Address, code_of
 
@@ -50,9 +51,15 @@ class Flight:
         self.clock = clock
         self.lock = threading.Lock()
         self.late: Late | None = None
+        self.landed = 0.0
         self._started = 0.0
         self._seen = 0.0
         self._first: Reading | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """True from a query's beginning until it is known what came of it."""
+        return self._started > 0
 
     def take_off(self) -> None:
         """A query begins."""
@@ -61,7 +68,8 @@ class Flight:
     def land(self) -> tuple[float, Late | None]:
         """It has ended; return its seconds, and what it was killed for: then its connection must not be used again."""
         with self.lock:
-            seconds, self._started = monotonic() - self._started, 0.0
+            self.landed = monotonic()
+            seconds, self._started = self.landed - self._started, 0.0
             return seconds, self.late
 
     def lateness(self) -> tuple[float, Late]:
@@ -112,6 +120,8 @@ class Watchdog:
         except MySQLdb.Error as error:
             # 1094: it is gone already.
             return code_of(error) == 1094
+        except codegym.BackendError:
+            return False
         if kind == "CONNECTION":
             self._dying.setdefault((account, connection_id), monotonic() + DYING_SECONDS)
         return True
@@ -155,5 +165,5 @@ class Watchdog:
             with closing(self._address().connect(account, read_timeout=2)) as connection:
                 connection.query(alive)
                 return bool(connection.store_result().fetch_row(1))
-        except MySQLdb.Error:
+        except (MySQLdb.Error, codegym.BackendError):
             return False

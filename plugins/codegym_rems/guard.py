@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from codegym import Example, Guard
+from codegym import Example, Finding, Guard
 from codegym_rems.plain import STAR_ONLY, is_plain
 
 if TYPE_CHECKING:
@@ -58,6 +58,16 @@ class NoSelectStar(Guard):
             nearest = get_close_matches(self.dialect, known, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
             raise ValueError(f"{self.dialect!r} is not a dialect that sqlglot reads: {hint}")
+
+    def findings(self) -> Iterable[Finding]:
+        """Yield for which backends this dialect finds every star, as a guard is not told which one runs the code."""
+        if self.dialect in STAR_ONLY:
+            yield Finding(
+                "note",
+                f"no_select_star: dialect = {self.dialect!r} suits SQLite, MariaDB and MySQL. PostgreSQL and DuckDB "
+                "also return whole rows without a star (SELECT m FROM medal m): for them set dialect to 'postgres' or "
+                "'duckdb'",
+            )
 
     def check(self, code: str, example: Example) -> str | None:
         """Return why the code is refused, one sentence that names the construct, or None."""

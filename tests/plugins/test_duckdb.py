@@ -94,7 +94,7 @@ def test_each_database_is_apart(backend):
     assert run(backend, "SELECT answer FROM secret", "other").rows == (("forty-two",),)
     assert run(backend, "SELECT answer FROM secret").error == "CatalogException"
     assert run(backend, "SELECT answer FROM other.secret").error == "CatalogException"
-    with pytest.raises(codegym.PluginError, match="names the database 'nosuch'; opened were: 'small', 'other'"):
+    with pytest.raises(codegym.PluginError, match="names the database 'nosuch'; opened were: 'other', 'small'"):
         run(backend, COUNT, "nosuch")
 
 
@@ -321,6 +321,76 @@ def test_a_file_that_is_gone_is_the_machines_fault():
     assert backend.probe()
     backend.close()
     assert not backend.probe()
+
+
+def test_a_probe_is_false_while_any_database_in_use_does_not_answer():
+    backend = opened()
+    path = Path(backend._files["other"])
+    content = path.read_bytes()
+    path.unlink()
+    assert run(backend, COUNT).ok
+    assert not backend.probe()
+    path.write_bytes(content)
+    assert backend.probe()
+    backend.close()
+
+
+def test_a_failed_database_is_probed_however_many_there_are():
+    backend = opened(*(codegym.Database(f"d{n}", "CREATE TABLE t (n INTEGER)", {"t": [(n,)]}) for n in range(12)))
+    Path(backend._files["d0"]).unlink()
+    assert backend.probe()
+    with pytest.raises(codegym.BackendError):
+        run(backend, "SELECT n FROM t", "d0")
+    assert not backend.probe()
+    backend.close()
+
+
+def test_a_folder_that_cannot_be_made_is_the_machines_fault_and_named(monkeypatch, tmp_path):
+    blocked = tmp_path / "no_folder"
+    blocked.write_text("a file")
+    monkeypatch.setattr(tempfile, "tempdir", str(blocked))
+    monkeypatch.setattr("codegym_duckdb.files._shelf", None)
+    backend = Duckdb()
+    with pytest.raises(
+        codegym.BackendError, match=r"folder for its files in .*no_folder \(Not a directory\)"
+    ) as caught:
+        backend.open([SMALL])
+    assert "TMPDIR" in str(caught.value)
+    backend.close()
+    assert list(tmp_path.iterdir()) == [blocked]
+
+
+FULL_DISK = """
+import resource, sys, tempfile
+from pathlib import Path
+import codegym
+from codegym_duckdb import Duckdb
+tempfile.tempdir = sys.argv[1]
+rows = [(number, f"{number * 7919 % 10007} is a text") for number in range(100_000)]
+large = codegym.Database("large", "CREATE TABLE t (n INTEGER, word VARCHAR)", {"t": rows})
+small = codegym.Database("small", "CREATE TABLE t (n INTEGER)", {"t": [(1,)]})
+backend = Duckdb()
+resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, resource.RLIM_INFINITY))
+try:
+    backend.open([small, large])
+except codegym.BackendError as error:
+    print(error)
+print(sorted(path.name for path in Path(sys.argv[1]).glob("*/*")))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+backend.close()
+backend.open([large])
+print(backend.execute("SELECT COUNT(*) FROM t", codegym.Example("", "", "", "large")).rows)
+"""
+
+
+def test_a_disk_that_takes_no_more_is_the_machines_fault_and_nothing_half_written_stays(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    told, left, rows = ran.stdout.splitlines()
+    assert f"duckdb cannot write the database 'large' into {tmp_path}" in told
+    assert "File too large" in told
+    assert left == "['0.duckdb']"
+    assert rows == "((100000,),)"
 
 
 def test_the_protections_are_found_to_hold(backend):

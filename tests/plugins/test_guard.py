@@ -351,6 +351,21 @@ def test_whole_rows_are_refused_where_they_are_values(dialect):
         assert NoSelectStar(dialect=dialect).check(code, EXAMPLE) is None, code
 
 
+@pytest.mark.parametrize("dialect", ["mysql", "sqlite"])
+def test_a_dialect_without_whole_rows_says_which_backends_need_another(dialect):
+    assert NoSelectStar(dialect=dialect).check("SELECT athlete FROM athlete", EXAMPLE) is None
+    (finding,) = NoSelectStar(dialect=dialect).findings()
+    assert finding.level == "note"
+    assert "set dialect to 'postgres' or 'duckdb'" in finding.text
+    assert not list(NoSelectStar(dialect="postgres").findings())
+
+
+def test_a_column_named_like_its_source_is_no_row_in_sqlite_where_refusing_it_would_be_wrong():
+    code = "WITH total AS (SELECT COUNT(*) AS total FROM medal) SELECT total FROM total"
+    assert medals().execute(code).fetchall() == [(1,)]
+    assert NoSelectStar().check(code, EXAMPLE) is None
+
+
 @pytest.mark.parametrize(
     ("dialect", "code", "reason"),
     [

@@ -224,7 +224,7 @@ SPIN = "while True: pass"
 def test_a_busy_machine_makes_no_query_late():
     backend = alone(GAMES)
     run(backend, COUNT)
-    clock = backend._sessions["games"]._flight.clock
+    clock = backend._sessions["games"].flight.clock
     repeats, used = 25_000, 0.0
     while used < 0.15:
         repeats *= 2
@@ -259,7 +259,7 @@ def test_a_busy_machine_makes_no_query_late():
     ],
 )
 def test_where_the_server_s_time_cannot_be_read_the_wall_clock_counts(monkeypatch, code):
-    monkeypatch.setattr("codegym_mariadb.session.clock_of", lambda _: None)
+    monkeypatch.setattr("codegym_mariadb.opening.clock_of", lambda _: None)
     backend = opened()
     execution = run(backend, code)
     assert (execution.error, execution.message, execution.repeatable) == ("Timeout", SLEPT, False)
@@ -432,7 +432,7 @@ def killing(backend, kind):
 
     def kill():
         with administrator(backend) as connection:
-            rows(connection, f"KILL {kind} {backend._sessions['games']._flight.connection_id}")
+            rows(connection, f"KILL {kind} {backend._sessions['games'].flight.connection_id}")
 
     return kill
 

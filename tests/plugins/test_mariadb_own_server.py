@@ -15,6 +15,7 @@ import pytest
 
 import codegym
 from codegym_mariadb import Mariadb, server
+from codegym_mariadb.connections import YOURS
 
 if not importlib.util.find_spec("MySQLdb") or server.missing_programs():
     REASON = "mysqlclient or mariadbd is not installed: pip install 'codegym[mariadb]', apt-get install mariadb-server"
@@ -122,6 +123,36 @@ def test_a_database_stays_and_the_next_run_uses_it(socket):
     backend = opened(socket=socket, user="trainer")
     assert run(backend, COUNT).rows == ((1000,),)
     assert as_root(socket, created) == before
+    backend.close()
+
+
+def test_two_runs_at_once_share_accounts_unless_their_prefixes_differ(socket):
+    as_root(socket, r"GRANT ALL PRIVILEGES ON `runb\_%`.* TO trainer@localhost WITH GRANT OPTION")
+    # With other settings a backend knows of the first one's lanes as little as another process does.
+    backends = [
+        opened(socket=socket, user="trainer", **settings)
+        for settings in ({}, {"max_rows": 4000}, {"database_prefix": "runb_"})
+    ]
+    first, second, apart = (run(backend, "SELECT CURRENT_USER()").rows[0][0] for backend in backends)
+    assert first == second
+    assert apart.startswith("runb_games_")
+    for backend in backends:
+        assert run(backend, COUNT).rows == ((1000,),)
+        backend.close()
+
+
+def test_many_databases_take_few_connections_of_a_user_s_server(socket):
+    many = [codegym.Database(f"d{number}", "CREATE TABLE t (a INTEGER)", {"t": [(number,)]}) for number in range(20)]
+    backend = Mariadb(socket=socket, user="trainer")
+    backend.open(many)
+    for number, database in enumerate(many):
+        example = codegym.Example("train/0", "", "", database.name)
+        assert backend.execute("SELECT a FROM t", example).rows == ((number,),)
+    held = "SELECT COUNT(*) FROM information_schema.processlist WHERE user LIKE 'codegym%'"
+    deadline = time.monotonic() + 5
+    while as_root(socket, held) != ((YOURS,),) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert as_root(socket, held) == ((YOURS,),)
     backend.close()
 
 

@@ -19,6 +19,7 @@ import pytest
 
 import codegym
 from codegym_mariadb import Mariadb, server
+from codegym_mariadb.connections import PRIVATE
 
 if not importlib.util.find_spec("MySQLdb") or server.missing_programs():
     REASON = "mysqlclient or mariadbd is not installed: pip install 'codegym[mariadb]', apt-get install mariadb-server"
@@ -72,6 +73,33 @@ def alive(pid):
     return Path("/proc", str(pid)).exists()
 
 
+def freeze(pid):
+    """Stop a process, and wait until no thread of it runs: the signal reaches them one by one."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path("/proc", str(pid), "task")
+    assert eventually(lambda: {(t / "stat").read_text().rpartition(") ")[2][0] for t in threads.iterdir()} == {"T"})
+
+
+def test_a_query_that_cannot_be_sent_is_not_waited_for_where_another_session_listens_since():
+    backend, example, outcomes = alone(), codegym.Example("train/0", "", "", "games"), []
+    backend._members[-1].run(COUNT)  # the session that a batch uses first; the next one will get its descriptor
+    pid = backend._station._server.pid
+    os.kill(pid, signal.SIGKILL)
+    # Nobody reaps it before it is asked for; its sockets are closed when its last thread has ended.
+    assert eventually(lambda: len(list(Path("/proc", str(pid), "task").iterdir())) == 1)
+
+    def ask():
+        with pytest.raises(codegym.BackendError, match=r"Server has gone away|Lost connection"):
+            list(backend.execute_many([(COUNT, example)] * 2))
+        outcomes.extend(backend.execute_many([(COUNT, example)] * 2))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(20)
+    assert [outcome.rows for outcome in outcomes] == [((1000,),)] * 2
+    backend.close()
+
+
 def test_a_dead_server_is_not_the_code_s_fault_and_comes_back():
     backend = alone(GAMES)
     assert run(backend, COUNT).rows == ((1000,),)
@@ -119,7 +147,7 @@ def test_a_frozen_server_is_replaced():
     backend = alone(GAMES)
     assert run(backend, COUNT).rows == ((1000,),)
     pid = backend._station._server.pid
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     late = run(backend, COUNT)
     assert (late.error, late.repeatable) == ("Timeout", False), "the lanes run it once more"
     assert run(backend, COUNT).rows == ((1000,),)
@@ -132,7 +160,7 @@ def test_a_server_that_froze_between_two_connections_is_replaced():
     backend = alone(GAMES)
     run(backend, COUNT)
     backend._sessions["games"].close()
-    os.kill(backend._station._server.pid, signal.SIGSTOP)
+    freeze(backend._station._server.pid)
     with pytest.raises(codegym.BackendError, match="mariadb: cannot open a session: 2013"):
         run(backend, COUNT)
     assert run(backend, COUNT).rows == ((1000,),)
@@ -178,7 +206,77 @@ def test_after_sigkill_of_the_keeper_there_is_another_server_with_the_data():
     assert run(backend, COUNT).rows == ((1000,),)
     assert not folder.exists()
     backend.close()
-    assert not private.folder.name
+
+
+def test_whoever_asks_a_stopped_server_is_told_so():
+    backend = alone(GAMES)
+    station = backend._station
+    session = backend._sessions["games"]
+    assert run(backend, COUNT).ok
+    backend.close()
+    with pytest.raises(codegym.BackendError, match="mariadb: the private server has been stopped, or was not started"):
+        station.address  # noqa: B018
+    assert not station.watchdog.kill(session.flight.account, session.flight.connection_id, "QUERY")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server runs as another user than root's processes")
+def test_a_server_that_was_taken_over_cannot_have_root_write_elsewhere(tmp_path):
+    backend = alone(GAMES)
+    private = backend._station._server
+    assert run(backend, COUNT).rows == ((1000,),)
+    (tmp_path / "of-root").write_text("of root")
+    user = private._program.user
+    for name in ("log", "owner", "keeper"):
+        for command in (["ln", "-sf", tmp_path / "of-root", name], ["mv", name, "elsewhere"], ["rm", "-f", name]):
+            done = subprocess.run(command, cwd=private.folder, user=user, group=user, capture_output=True, check=False)
+            assert b"not permitted" in done.stderr, command
+    private.kill()
+    with pytest.raises(codegym.BackendError):
+        run(backend, COUNT)
+    assert run(backend, COUNT).rows == ((1000,),)
+    assert (tmp_path / "of-root").read_text() == "of root"
+    backend.close()
+
+
+MANY = [
+    codegym.Database(f"d{number}", "CREATE TABLE t (a INTEGER)", {"t": [(number,), (number + 1,)]})
+    for number in range(80)
+]
+
+
+def test_many_databases_take_few_connections():
+    backend = alone(*MANY)
+    asked = [("SELECT SUM(a) FROM t", codegym.Example("train/0", "", "", database.name)) for database in MANY]
+    with administrator(backend) as connection:
+
+        def held():
+            return rows(connection, "SELECT COUNT(*) FROM information_schema.processlist WHERE user LIKE 'codegym%'")
+
+        for code, example in asked:
+            number = int(example.database[1:])
+            assert backend.execute(code, example).rows == ((2 * number + 1,),)
+            assert backend.execute("SELECT a FROM nosuch", example).error, "which makes the session as new"
+        # The server needs a moment to end a connection that was closed.
+        assert eventually(lambda: held() == ((PRIVATE,),)), held()
+        # Out of order, four at a time, and so that each finds sessions of others to close.
+        shuffled = [asked[37 * number % 80] for number in range(400)]
+        for (_, example), execution in zip(shuffled, backend.execute_many(shuffled), strict=True):
+            assert execution.rows == ((2 * int(example.database[1:]) + 1,),)
+        assert eventually(lambda: held() == ((PRIVATE,),)), held()
+    backend.close()
+
+
+def test_a_connection_with_a_query_under_way_is_not_closed_for_another(monkeypatch):
+    monkeypatch.setattr("codegym_mariadb.connections.PRIVATE", 4)
+    backend = alone(*MANY[:12], time_limit=5.0)
+    examples = [codegym.Example("train/0", "", "", database.name) for database in MANY[:12]]
+    asked = [("SELECT SLEEP(0.6), MAX(a) FROM t", examples[0])] + [
+        ("SELECT SLEEP(0.02), MAX(a) FROM t", e) for e in examples
+    ] * 2
+    answers = [execution.rows for execution in backend.execute_many(asked)]
+    assert answers == [((0, int(example.database[1:]) + 1),) for _, example in asked]
+    assert len(backend._members[0]._connections._open) == 4
+    backend.close()
 
 
 @pytest.mark.parametrize("name", server.CEILINGS)

@@ -441,6 +441,39 @@ def test_what_may_leave_a_trace_or_change_is_known():
     assert not changes("SELECT average, nowhere FROM images")
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "current_user",
+        "session_user",
+        "user",
+        "CURRENT_ROLE",
+        "CAST('n'||'ow' AS timestamp)",
+        "('n' || 'ow')::timestamptz",
+        "date(concat('to', 'day'))",
+        "E'n\\157w'::timestamp",
+        "'n'\n'ow'::timestamp",
+        "left('nowhere', 3)::timestamp",
+    ],
+)
+def test_what_names_the_account_or_puts_a_clock_together_is_not_kept(backend, expression):
+    execution = run(backend, f"SELECT {expression}")
+    assert execution.ok, execution.message
+    assert not execution.repeatable
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "SELECT born::date, DATE '2020-01-01' FROM athlete WHERE born > '1979-01-01'::date",
+        "SELECT name || ' ' || athlete_id FROM athlete LEFT JOIN medal USING (athlete_id)",
+        "SELECT CAST(COUNT(*) AS numeric) / 2 FROM medal LEFT JOIN athlete USING (athlete_id)",
+    ],
+)
+def test_what_reads_a_time_or_joins_texts_is_kept(backend, code):
+    assert run(backend, code).repeatable
+
+
 def test_functions_with_an_effect_are_denied_to_the_code(backend):
     left = """
         SELECT DISTINCT proname FROM pg_proc
@@ -709,6 +742,19 @@ def test_a_forked_process_cannot_use_the_connection(backend):
 def test_probe_tells_whether_the_server_answers(backend):
     assert backend.probe()
     assert not Postgres().probe()
+
+
+def test_a_probe_is_false_while_any_database_in_use_does_not_answer():
+    backend = alone()
+    assert run(backend, COUNT).ok
+    assert backend.probe()
+    other = name_of(backend, OTHER)
+    ask(backend, f'ALTER DATABASE "{other}" ALLOW_CONNECTIONS false')
+    backend._sessions["other"].close()
+    assert run(backend, COUNT).ok
+    assert not backend.probe()
+    ask(backend, f'ALTER DATABASE "{other}" ALLOW_CONNECTIONS true')
+    assert backend.probe()
 
 
 def test_all_protections_hold_on_a_private_server(backend):
