@@ -227,7 +227,8 @@ def test_a_table_that_is_missing_is_told_with_what_is_installed(tmp_path: Path) 
     assert [problem.removeprefix(f"{tmp_path}/") for problem in raised.value.problems] == [
         "empty.toml: [dataset] plugin: missing: name the dataset; "
         "installed: temptabqa, temptabqa_pairs, temptabqa_sample",
-        "empty.toml: [policy] plugin: missing: name the policy; installed: grpo, replay, scripted, supervised",
+        "empty.toml: [policy] plugin: missing: name the policy; "
+        "installed: endpoint, grpo, replay, scripted, supervised, transformers",
         "empty.toml: [backend] plugin: missing: name the backend; installed: duckdb, mariadb, postgres, sqlite",
         "empty.toml: rewards: missing: name at least one, such as [rewards.exact_match]",
     ]

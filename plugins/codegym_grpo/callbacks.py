@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import defaultdict
@@ -16,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from codegym import PluginError
+
+logger = logging.getLogger(__name__)
 
 REPORTED = {
     "loss": "loss",
@@ -59,6 +62,8 @@ class Stopwatch:
 class StepReport(TrainerCallback):
     """Reports every optimizer step to `log(step, steps, values)`, and raises if a step with an advantage moves nothing.
 
+    Warns if it moves only a part of what is to be trained.
+
     Seconds: `seconds.generate`, `seconds.execute` (grading), `seconds.train` (the rest of the step).
     """
 
@@ -67,6 +72,30 @@ class StepReport(TrainerCallback):
         self._stopwatch = stopwatch
         self._step_began = 0.0
         self._gradient_seen = False
+        self._reach_checked = False
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module,
+        **_: Any,
+    ) -> None:
+        """Warn, at the first gradient other than zero, of what is to be trained and has none."""
+        if self._reach_checked:
+            return
+        reached = gradient_reaches(model)
+        self._reach_checked = any(reached.values())
+        if self._reach_checked and not all(reached.values()):
+            missed = [name for name, is_reached in reached.items() if not is_reached]
+            logger.warning(
+                "no gradient reaches %d of %d modules that are to be trained, the first: %s. Look at target_modules "
+                "and quantization",
+                len(missed),
+                len(reached),
+                missed[0],
+            )
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock."""
@@ -157,6 +186,16 @@ class BestOnDev(TrainerCallback):
 def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights that are being trained, by name."""
     return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def gradient_reaches(model: torch.nn.Module) -> dict[str, bool]:
+    """Return by name, for each module with an adapter or each weight without, whether it has a gradient."""
+    reached: dict[str, bool] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            module = name.partition(".lora_")[0]  # half of an adapter starts as zero, and has its gradient at once
+            reached[module] = reached.get(module, False) or (weight.grad is not None and bool(weight.grad.any()))
+    return reached
 
 
 @contextmanager

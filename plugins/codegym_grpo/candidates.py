@@ -1,9 +1,10 @@
-"""Decode fast for small models: groups of candidates for a training step, and greedy completions."""
+"""Decode groups of candidates for a training step, sampled or from a beam search, and decode fast for small models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from codegym import Message
+    from codegym_grpo.policy import Grpo
+
+
+def candidates_of(
+    settings: Grpo, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Callable[[list[list[int]]], list[list[int]]]:
+    """Return what turns prompts into `num_generations` completions of each, group after group, in token ids."""
+    ends, pad, length = decoding.end_tokens(model, tokenizer), tokenizer.pad_token_id, settings.max_completion_tokens
+    if settings.candidates == "beam":
+        return partial(
+            best_beams,
+            model,
+            width=settings.candidate_beams,
+            kept=settings.num_generations,
+            max_new_tokens=length,
+            eos_token_ids=ends,
+            pad_token_id=pad,
+        )
+    sampler = Sampler(settings.num_generations, length, settings.temperature, eos_token_ids=ends, pad_token_id=pad)
+    return partial(sampler.shared if settings.decode == "shared" else sampler.generate, model)
 
 
 @dataclass(frozen=True)
@@ -32,38 +53,55 @@ class Sampler:
 
     def generate(self, model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return `num_generations` completions of each prompt, group after group, by transformers' `generate`."""
-        ids, mask = left_padded(prompt_ids, self.pad_token_id, model.device)
         config = GenerationConfig(
             do_sample=True,
             temperature=self.temperature,
             top_k=0,
             top_p=1.0,
-            min_p=0.0,
-            repetition_penalty=1.0,
             num_return_sequences=self.num_generations,
             max_new_tokens=self.max_new_tokens,
             eos_token_id=list(self.eos_token_ids),
             pad_token_id=self.pad_token_id,
-            disable_compile=True,
         )
-        with torch.inference_mode():
-            sequences = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        return [self._until_end(row) for row in sequences[:, ids.shape[1] :].tolist()]
+        return decoding.generate(model, prompt_ids, config)
 
     def shared(self, model: PreTrainedModel, prompt_ids: Sequence[Sequence[int]]) -> list[list[int]]:
         """Return what `generate` does, other samples of the same distribution, in less time for small models."""
         return decode_shared(
             model,
-            *left_padded(prompt_ids, self.pad_token_id, model.device),
+            *decoding.left_padded(prompt_ids, self.pad_token_id, model.device),
             copies=self.num_generations,
             max_new_tokens=self.max_new_tokens,
             eos_token_ids=self.eos_token_ids,
             choose=lambda logits: torch.multinomial((logits.float() / self.temperature).softmax(-1), 1)[:, 0],
         )
 
-    def _until_end(self, token_ids: list[int]) -> list[int]:
-        ends = [index for index, token in enumerate(token_ids) if token in self.eos_token_ids]
-        return token_ids[: ends[0] + 1] if ends else token_ids
+
+def best_beams(
+    model: PreTrainedModel,
+    prompt_ids: Sequence[Sequence[int]],
+    *,
+    width: int,
+    kept: int,
+    max_new_tokens: int,
+    eos_token_ids: Sequence[int],
+    pad_token_id: int,
+) -> list[list[int]]:
+    """Return the `kept` best completions of each prompt, different ones, from one search `width` beams wide.
+
+    Group after group, the best of a group first: by the mean log-probability of its tokens, as transformers ranks them.
+    """
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=width,
+        num_return_sequences=kept,
+        length_penalty=1.0,
+        early_stopping=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(eos_token_ids),
+        pad_token_id=pad_token_id,
+    )
+    return decoding.generate(model, prompt_ids, config)
 
 
 def generate_greedy(
@@ -82,7 +120,7 @@ def generate_greedy(
         with decoding.evaluation_mode(model):
             decoded = decode_shared(
                 model,
-                *left_padded([prompt_ids[index] for index in indices], tokenizer.pad_token_id, model.device),
+                *decoding.left_padded([prompt_ids[index] for index in indices], tokenizer.pad_token_id, model.device),
                 copies=1,
                 max_new_tokens=max_new_tokens,
                 eos_token_ids=decoding.end_tokens(model, tokenizer),
@@ -91,16 +129,6 @@ def generate_greedy(
         for index, text in zip(indices, tokenizer.batch_decode(decoded, skip_special_tokens=True), strict=True):
             completions[index] = text
     return completions
-
-
-def left_padded(
-    prompt_ids: Sequence[Sequence[int]], pad_token_id: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the token ids, padded on the left to one length, and the mask of what is not padding."""
-    width = max(map(len, prompt_ids))
-    ids = [[pad_token_id] * (width - len(row)) + list(row) for row in prompt_ids]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in prompt_ids]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 @torch.inference_mode()

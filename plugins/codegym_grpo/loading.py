@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import huggingface_hub
 import torch
 import transformers
+from transformers import BitsAndBytesConfig
 
 from codegym import ConfigError
 from codegym_grpo import decoding
+from codegym_grpo.policy import missing_quantizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from codegym_grpo.policy import Grpo
+
+logger = logging.getLogger(__name__)
 
 
 def load(settings: Grpo) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -28,14 +34,45 @@ def load(settings: Grpo) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if cuda and not settings.full_finetune else "float32"
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else "cpu"  # one for each process of a launcher
     try:
-        model, tokenizer = decoding.load(settings.model, dtype)
+        if settings.quantization == "none":
+            model, tokenizer = decoding.load(settings.model, dtype)
+            return model.to(device).eval(), tokenizer
+        model, tokenizer = decoding.load(settings.model, dtype, quantized(settings.quantization, dtype), device)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy grpo: cannot load the model {settings.model!r} ({str(error).splitlines()[0]}). Set model to a "
             "folder with config.json, weights and tokenizer (a relative path starts with ./), or to a hub name"
         ) from error
-    return model.to("cuda" if cuda else "cpu").eval(), tokenizer
+    keep_gradients(model)
+    if not cuda:
+        logger.warning('quantization = "%s" on a CPU saves memory, not time', settings.quantization)
+    return model.eval(), tokenizer
+
+
+def quantized(bits: str, dtype: str) -> BitsAndBytesConfig:
+    """Return how the linear layers are stored; those of "4bit" are computed in `dtype`."""
+    if find_spec("bitsandbytes") is None:
+        raise missing_quantizer()
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def keep_gradients(model: torch.nn.Module) -> None:
+    """Keep 4-bit layers from repacking their weights at the first evaluation, for a kernel that has no gradient.
+
+    bitsandbytes does so on CPUs with AVX512-BF16; a training would go on without an error, and learn nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _silence() -> None:
@@ -45,5 +82,5 @@ def _silence() -> None:
     transformers.logging.disable_progress_bar()
     for library in ("trl", "accelerate", "peft", "bitsandbytes"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    for known in ("You are using 'rollout_func'", ".*checkpointing. is deprecated"):
+    for known in ("You are using 'rollout_func'", ".*checkpointing.* is deprecated"):
         warnings.filterwarnings("ignore", message=known)

@@ -11,6 +11,7 @@ import trl
 from trl import GRPOConfig
 
 from codegym import PluginError, TrainingJob
+from codegym_grpo.policy import processes
 
 if TYPE_CHECKING:
     from codegym_grpo.policy import Grpo
@@ -21,7 +22,7 @@ def trl_settings(settings: Grpo, job: TrainingJob, steps: int) -> dict[str, Any]
 
     Nothing here is left to TRL's defaults, which change between its minor releases.
     """
-    completions = settings.prompts_per_step * settings.num_generations
+    completions = settings.prompts_per_step // processes() * settings.num_generations  # of this process
     micro_batch = min(settings.micro_batch, completions)
     cuda = torch.cuda.is_available()
     loss = {
@@ -73,6 +74,8 @@ def trl_settings(settings: Grpo, job: TrainingJob, steps: int) -> dict[str, Any]
         "lr_scheduler_kwargs": None,
         "warmup_steps": settings.warmup_steps,
         "optim": "adamw_torch",
+        "optim_args": None,
+        "optim_target_modules": None,
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
         "adam_epsilon": 1e-8,
@@ -81,7 +84,11 @@ def trl_settings(settings: Grpo, job: TrainingJob, steps: int) -> dict[str, Any]
         "bf16": cuda and settings.dtype in ("auto", "bfloat16"),
         "fp16": cuda and settings.dtype == "float16",
         "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "tf32": None,
         "torch_compile": False,
+        "ddp_find_unused_parameters": False,
+        "average_tokens_across_devices": False,
         "auto_find_batch_size": False,
     }
     loop = {
@@ -93,6 +100,7 @@ def trl_settings(settings: Grpo, job: TrainingJob, steps: int) -> dict[str, Any]
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
         "dataloader_num_workers": 0,
+        "dataloader_drop_last": False,
         "remove_unused_columns": False,
         "output_dir": str(job.folder),
         "save_strategy": "no",  # BestOnDev asks for checkpoints

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from codegym import ConfigError, Example, Finding, Grade, Policy, TrainingJob
+from codegym import ConfigError, Example, Finding, Grade, MissingDependency, Policy, TrainingJob
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +23,16 @@ Amount = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+def processes() -> int:
+    """Return how many processes train together, as their launcher (torchrun, accelerate) tells each of them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def missing_quantizer() -> MissingDependency:
+    """Return what to say where bitsandbytes is not installed."""
+    return MissingDependency("policy grpo with quantization", "bitsandbytes", "pip install 'codegym[quantization]'")
+
+
 @dataclass
 class Grpo(Policy):
     """A causal language model, trained with TRL's GRPO: groups of completions of one prompt compete with each other.
@@ -28,18 +40,20 @@ class Grpo(Policy):
     The model:
     `model`: a folder with a model in the Hugging Face format, or the name of one on the hub.
     `dtype`: of its weights; "auto" is float32 on a CPU and with `full_finetune`, else bfloat16.
-    `quantization`: "none"; "8bit" and "4bit" are not built yet.
+    `quantization`: "none"; "8bit" (LLM.int8) and "4bit" (nf4, quantized twice) store its linear layers in less memory,
+    to train an adapter on; needs the extra `quantization`. On a CPU it saves memory and no time.
 
     What is trained:
     `full_finetune`: true trains all weights, false a LoRA adapter (the default) with
     `lora_rank` 16, `lora_alpha` 32, `lora_dropout` 0.1 and `target_modules`, "all-linear" or a list of module names.
 
-    Candidates, what is sampled and graded in each optimizer step:
+    Candidates, what is decoded and graded in each optimizer step:
     `prompts_per_step` (16) prompts, `num_generations` (8) completions of each, in forward passes of `micro_batch` (32)
-    completions. `candidates`: "sample", at `temperature` 1.0; "beam", the best of a search `candidate_beams` (4) wide,
-    is not built yet. `decode`: "generate" is transformers' own; "shared" reads a group's prompt once and drops
-    completions that have ended, faster for small models, in evaluations too. `max_completion_tokens` (256) cuts a
-    completion off; questions of more than `max_prompt_tokens` (3000) are left out of the training, and counted.
+    completions. `candidates`: "sample", at `temperature` 1.0; "beam", the best ones of a search `candidate_beams` (4)
+    wide. `decode`: "generate" is transformers' own; "shared" reads a group's prompt once and drops completions that
+    have ended, faster for small models, in greedy evaluations too; a search is always transformers' own.
+    `max_completion_tokens` (256) cuts a completion off; questions of more than `max_prompt_tokens` (3000) are left out
+    of the training, and counted.
 
     The update:
     `loss` is "grpo" (mean of the means of the completions) or "dapo" (mean of all tokens), clipped at `epsilon` 0.2,
@@ -94,31 +108,57 @@ class Grpo(Policy):
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def findings(self) -> Iterable[Finding]:
-        """Yield an error for each setting that is not built yet or does not go with the others."""
+        """Yield an error for each setting that does not go with the others, and for a package that is missing."""
         for problem in self._problems():
             yield Finding("error", problem)
+        if self.quantization != "none" and find_spec("bitsandbytes") is None:
+            yield Finding("error", str(missing_quantizer()))
 
     def _problems(self) -> Iterable[str]:
-        if self.quantization != "none":
-            yield f'quantization = "{self.quantization}" is not built yet; use quantization = "none"'
-        if self.candidates == "beam":
-            yield 'candidates = "beam" is not built yet; use candidates = "sample"'
+        yield from self._model_problems()
+        yield from self._candidate_problems()
+        if not self.full_finetune and not self.target_modules:
+            yield 'target_modules is empty, nothing would be trained; use "all-linear" or names such as "q_proj"'
+
+    def _model_problems(self) -> Iterable[str]:
+        folder = Path(self.model)
+        if folder.is_absolute() and not any((folder / name).is_file() for name in ("config.json", ADAPTER)):
+            yield f"there is no model in {folder} (no config.json); name a folder that has one, or a hub model"
         if self.full_finetune and self.dtype not in ("auto", "float32"):
             yield (
                 f'full_finetune = true with dtype = "{self.dtype}" loses small updates to rounding; '
                 'use dtype = "float32", or full_finetune = false'
             )
-        completions = self.prompts_per_step * self.num_generations
+        if self.full_finetune and self.quantization != "none":
+            yield (
+                f'full_finetune = true with quantization = "{self.quantization}": quantized weights cannot be trained; '
+                'use full_finetune = false, which trains an adapter on them, or quantization = "none"'
+            )
+
+    def _candidate_problems(self) -> Iterable[str]:
+        if self.candidates == "beam" and self.num_generations > self.candidate_beams:
+            yield (
+                f"num_generations = {self.num_generations} candidates do not come out of a search that is "
+                f"candidate_beams = {self.candidate_beams} wide; set candidate_beams to {self.num_generations} or more"
+            )
+        if self.candidates == "beam" and self.temperature != 1:
+            yield (
+                f'temperature = {self.temperature} with candidates = "beam": a search does not sample, and the loss '
+                "would be that of another distribution; use temperature = 1.0"
+            )
+        if self.prompts_per_step % processes():
+            yield (
+                f"prompts_per_step = {self.prompts_per_step} cannot be shared out among {processes()} processes: the "
+                "candidates of one prompt must be in one process; use a multiple of the number of processes"
+            )
+            return
+        completions = self.prompts_per_step // processes() * self.num_generations
         if completions % min(self.micro_batch, completions):
+            each = f", in each of {processes()} processes" if processes() > 1 else ""
             yield (
                 f"micro_batch = {self.micro_batch} must divide the {completions} completions of a step "
-                f"(prompts_per_step = {self.prompts_per_step} times num_generations = {self.num_generations})"
+                f"(prompts_per_step = {self.prompts_per_step} times num_generations = {self.num_generations}{each})"
             )
-        if not self.full_finetune and not self.target_modules:
-            yield 'target_modules is empty, nothing would be trained; use "all-linear" or names such as "q_proj"'
-        folder = Path(self.model)
-        if folder.is_absolute() and not any((folder / name).is_file() for name in ("config.json", ADAPTER)):
-            yield f"there is no model in {folder} (no config.json); name a folder that has one, or a hub model"
 
     def generate(self, examples: Sequence[Example]) -> list[str]:
         """Return one completion for each example by the weights as they now are: greedy, or the best beam."""

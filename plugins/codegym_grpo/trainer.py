@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import trl
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PrinterCallback
@@ -18,7 +19,7 @@ from trl import GRPOTrainer
 from codegym import ConfigError, Example, Grade, PluginError, Rollout, TrainingJob
 from codegym_grpo import decoding
 from codegym_grpo.callbacks import GRADED, BestOnDev, StepReport, Stopwatch
-from codegym_grpo.candidates import Sampler
+from codegym_grpo.candidates import candidates_of
 from codegym_grpo.pinning import trl_config, trl_settings
 
 if TYPE_CHECKING:
@@ -181,18 +182,15 @@ def rollout_function(
 
     def rollout(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         group = settings.num_generations
+        if len(prompts) % group or any(prompt != prompts[row - row % group] for row, prompt in enumerate(prompts)):
+            raise PluginError(
+                f"policy grpo: TRL {trl.__version__} did not hand over each prompt {group} times in a row, so the "
+                "candidates of one question would not be compared with each other. Install: pip install 'trl>=1.8,<2'"
+            )
         prompt_ids = [decoding.token_ids(tokenizer, prompt) for prompt in prompts[::group]]
         model = trainer.accelerator.unwrap_model(trainer.model)
-        sampler = Sampler(
-            group,
-            settings.max_completion_tokens,
-            settings.temperature,
-            eos_token_ids=decoding.end_tokens(model, tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        sample = sampler.shared if settings.decode == "shared" else sampler.generate
         with stopwatch.phase("generate"), decoding.evaluation_mode(model):
-            completion_ids = sample(model, prompt_ids)
+            completion_ids = candidates_of(settings, model, tokenizer)(prompt_ids)
         return {
             "prompt_ids": [ids for ids in prompt_ids for _ in range(group)],
             "completion_ids": completion_ids,

@@ -10,75 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from grpo_runs import EXAMPLES, FULL, SMALL, Run, grade, same, share_of_a, tiny_model
 from peft import PeftModel
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 from trl import GRPOConfig
 
-from codegym import BackendError, ConfigError, Example, Grade, PluginError, Rollout, TrainingJob
+from codegym import BackendError, ConfigError, Example, PluginError, Rollout, TrainingJob
 from codegym_grpo import callbacks, candidates, decoding, loading, pinning, trainer
 from codegym_grpo.policy import Grpo
-
-EXAMPLES = [Example(id=f"train/{row}", prompt=" ".join("abcdefgh"[: row + 1]), answer="") for row in range(8)]
-SMALL = {"prompts_per_step": 4, "num_generations": 4, "micro_batch": 8, "max_completion_tokens": 6, "evaluations": 0}
-FULL = SMALL | {"full_finetune": True, "learning_rate": 0.03, "num_generations": 8}
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the folder of an untrained Llama of 16 words."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("base")
-    words = ["<end>", "<pad>", *"abcdefghijklmn"]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>").save_pretrained(folder)
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(words), eos_token_id=0, pad_token_id=1, bos_token_id=None, **size)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
-
-
-def share_of_a(completion: str) -> float:
-    words = completion.split()
-    return words.count("a") / max(len(words), 1)
-
-
-def grade(examples: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
-    return [
-        Rollout(example, text, text, scores={"toy.a": share_of_a(text)}, metrics={"ems": 1.0}, reward=share_of_a(text))
-        for example, text in zip(examples, completions, strict=True)
-    ]
-
-
-class Run:
-    """A training of `policy`, with what it logged."""
-
-    def __init__(self, policy: Grpo, folder: Path, scores: Sequence[float] = (), grade: Grade = grade) -> None:
-        self.policy = policy
-        self.log: list[tuple[int, int, Mapping[str, float]]] = []
-        self.completions: list[list[str]] = []
-        self._scores = iter(scores)
-        self.evaluated: list[int] = []
-        job = TrainingJob(folder, 7, self._dev_score, lambda *values: self.log.append(values))
-        policy.train(EXAMPLES, grade, job)
-
-    def _dev_score(self) -> float:
-        self.evaluated.append(self.log[-1][0] if self.log else 0)
-        self.completions.append(self.policy.generate(EXAMPLES))
-        torch.rand(3)
-        return next(self._scores, 0.0)
-
-    def column(self, name: str) -> list[float]:
-        return [values[name] for _, _, values in self.log if name in values]
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        return {name: weight.clone() for name, weight in self.policy._model.state_dict().items()}
-
-
-def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return tiny_model(tmp_path_factory.mktemp("base"))
 
 
 def test_the_reward_of_a_trivial_task_rises_and_is_logged_part_by_part(base: str, tmp_path: Path) -> None:
@@ -199,6 +144,20 @@ def test_a_gradient_of_zero_in_spite_of_different_rewards_stops_the_run(base: st
         Run(Grpo(str(tmp_path / "deaf"), **SMALL), tmp_path / "run")
 
 
+def test_modules_that_no_gradient_reaches_are_told(base: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, tokenizer = decoding.load(base)
+    model.model.layers[1].self_attn.o_proj.weight.data.zero_()  # what the layer attends to has no effect
+    model.save_pretrained(tmp_path / "deaf")
+    tokenizer.save_pretrained(tmp_path / "deaf")
+    with caplog.at_level(logging.WARNING, "codegym_grpo"):
+        Run(Grpo(str(tmp_path / "deaf"), **SMALL), tmp_path / "run")
+    assert caplog.text.count("no gradient reaches") == 1
+    assert "no gradient reaches 3 of 14 modules that are to be trained, the first: base_model.model." in caplog.text
+    caplog.clear()
+    Run(Grpo(base, **SMALL), tmp_path / "run")
+    assert "no gradient" not in caplog.text
+
+
 def test_nothing_is_printed(base: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Run(Grpo(base, **FULL | {"evaluations": 1}), tmp_path)
     captured = capfd.readouterr()
@@ -208,18 +167,40 @@ def test_nothing_is_printed(base: str, tmp_path: Path, capfd: pytest.CaptureFixt
 def test_every_setting_of_trl_that_touches_the_loss_is_pinned(base: str, tmp_path: Path) -> None:
     job = TrainingJob(tmp_path, 7, float, print)
     pinned = pinning.trl_settings(Grpo(base), job, 10)
-    grpo_only = {f.name for f in dataclasses.fields(GRPOConfig)} - {
-        f.name for f in dataclasses.fields(GRPOConfig.__mro__[2])
-    }
     without_effect = {  # on the loss, with what is pinned
         *("model_init_kwargs", "trust_remote_code", "num_generations_eval", "ds3_gather_for_generation"),
         *("generation_batch_size", "max_tool_calling_iterations", "ref_model_mixup_alpha", "ref_model_sync_steps"),
-        *("log_multimodal", "num_completions_to_print", "log_unique_prompts", "log_completions_hub_repo"),
-        *("transformers_continuous_batching_config", "use_transformers_paged", "lr_scheduler_kwargs"),
+        *(
+            "transformers_continuous_batching_config",
+            "use_transformers_paged",
+            "full_determinism",
+            "liger_kernel_config",
+        ),
+        *("train_sampling_strategy", "length_column_name", "prediction_loss_only", "label_names", "use_cache", "debug"),
+        *("do_train", "do_eval", "do_predict", "per_device_eval_batch_size", "include_for_metrics", "run_name"),
+        *(
+            "resume_from_checkpoint",
+            "ignore_data_skip",
+            "restore_callback_states_from_checkpoint",
+            "skip_memory_metrics",
+        ),
+        *("torch_empty_cache_steps", "torch_compile_backend", "torch_compile_mode", "include_num_input_tokens_seen"),
+        *("local_rank", "deepspeed", "parallelism_config", "accelerator_config", "greater_is_better"),
+        *(
+            "enable_jit_checkpoint",
+            "load_best_model_at_end",
+            "metric_for_best_model",
+            "bf16_full_eval",
+            "fp16_full_eval",
+        ),
+        *("activation_checkpointing", "activation_checkpointing_kwargs", "project", "batch_eval_metrics"),
     }
-    switched_off = ("vllm_", "sapo_", "vespo_", "entropy_coef_", "entropy_target")
-    unpinned = {name for name in grpo_only - pinned.keys() - without_effect if not name.startswith(switched_off)}
-    assert unpinned == set()
+    without_effect_as_a_family = (
+        *("vllm_", "sapo_", "vespo_", "entropy_coef_", "entropy_target"),  # switched off
+        *("hub_", "trackio_", "log_", "num_completions_to_print", "save_", "eval_", "dataloader_", "ddp_", "fsdp"),
+    )
+    unpinned = {field.name for field in dataclasses.fields(GRPOConfig)} - pinned.keys() - without_effect
+    assert {name for name in unpinned if not name.startswith(without_effect_as_a_family)} == set()
     config = pinning.trl_config(pinned)
     differing = {name for name, value in pinned.items() if getattr(config, name) != value}
     assert differing <= {"lr_scheduler_kwargs", "report_to", "save_strategy", "logging_strategy", "eval_strategy"}
@@ -275,12 +256,11 @@ def test_shared_decoding_equals_generate_token_for_token(base: str) -> None:
     model, tokenizer = decoding.load(base)
     model.eval()
     prompts = [decoding.token_ids(tokenizer, example.prompt) for example in EXAMPLES]
-    sampler = candidates.Sampler(3, 12, 1.0, eos_token_ids=[0, 5], pad_token_id=1)
-    ids, mask = candidates.left_padded(prompts, 1, model.device)
+    ids, mask = decoding.left_padded(prompts, 1, model.device)
     greedy = model.generate(
         input_ids=ids, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=[0, 5], pad_token_id=1
     )
-    expected = [sampler._until_end(row) for row in greedy[:, ids.shape[1] :].tolist()]
+    expected = [decoding._until_end(row, [0, 5]) for row in greedy[:, ids.shape[1] :].tolist()]
     shared = candidates.decode_shared(
         model, ids, mask, copies=3, max_new_tokens=12, eos_token_ids=[0, 5], choose=lambda logits: logits.argmax(-1)
     )
@@ -321,20 +301,14 @@ def problems(base: str, **settings: object) -> list[str]:
     return [finding.text for finding in Grpo(base, **settings).findings() if finding.level == "error"]
 
 
-def test_what_is_not_built_yet_is_said_before_and_at_training(base: str, tmp_path: Path) -> None:
-    assert problems(base) == []
-    assert problems(base, quantization="8bit", candidates="beam") == [
-        'quantization = "8bit" is not built yet; use quantization = "none"',
-        'candidates = "beam" is not built yet; use candidates = "sample"',
-    ]
-    with pytest.raises(ConfigError, match=r'"4bit" is not built yet.*\n.*"beam" is not built yet'):
-        Run(Grpo(base, **SMALL, quantization="4bit", candidates="beam"), tmp_path)
-
-
-def test_settings_that_do_not_go_together_are_told(base: str) -> None:
+def test_settings_that_do_not_go_together_are_told_at_once(base: str, tmp_path: Path) -> None:
     assert "micro_batch = 24 must divide the 128 completions of a step" in problems(base, micro_batch=24)[0]
     assert "loses small updates" in problems(base, full_finetune=True, dtype="bfloat16")[0]
     assert "nothing would be trained" in problems(base, target_modules=())[0]
+    several = {"micro_batch": 24, "candidates": "beam", "num_generations": 8, "candidate_beams": 4}
+    assert len(problems(base, **several)) == 2
+    with pytest.raises(ConfigError, match=r"policy grpo: num_generations = 8 .*\n.*policy grpo: micro_batch = 24 must"):
+        Grpo(base, **several).train(EXAMPLES, grade, TrainingJob(tmp_path, 7, float, print))
 
 
 def test_an_adapter_for_modules_that_the_model_does_not_have_is_refused(base: str, tmp_path: Path) -> None:
