@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
+from codegym.curriculum import arranged
 from codegym.errors import ConfigError
 from codegym.grading import Grader
 from codegym.plugins import nearest
@@ -29,6 +30,11 @@ def check(run: Run, display: Display) -> Iterator[tuple[str, Finding]]:
         note = f", {empty} with an empty answer" if empty else ""
         yield "dataset", Finding("warning" if empty else "note", f"{split}: {len(members)} examples{note}")
     evaluated, training = cut(run, examples, run.policy.trainable)
+    try:
+        training, told = arranged(run, training)
+        yield from (("training", finding) for finding in told)
+    except ConfigError as error:
+        yield from (("training", Finding("error", problem)) for problem in error.problems)
     try:
         with run.blaming("policy"):
             run.policy.prepare(asked_of_policy(run, evaluated, training))

@@ -16,9 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from codegym.errors import CodegymError, ConfigError
+from codegym.processes import rank
 
 if TYPE_CHECKING:
-    from codegym.report import Display
+    from codegym.experiment import Report
+    from codegym.report import Display, RunFolder
     from codegym.settings import Run
 
 app = typer.Typer(
@@ -28,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out_console = Console()
+out_console = Console(quiet=rank() > 0)
 error_console = Console(stderr=True)
 
 File = Annotated[Path, typer.Argument(help="The run file, TOML.", show_default=False)]
@@ -45,9 +47,23 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
 
 
 @app.command("run")
-def run_command(file: File, sets: Sets = None, out: Out = None) -> None:
-    """Train, keep the best model on dev, and evaluate before and after."""
-    _experiment(file, sets, out, train=True)
+def run_command(
+    file: Annotated[Path | None, typer.Argument(help="The run file, TOML.", show_default=False)] = None,
+    sets: Sets = None,
+    out: Out = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped: its folder.")
+    ] = None,
+) -> None:
+    """Train, keep the best model on dev, and evaluate before and after; or go on with a run that was stopped."""
+    if resume is None:
+        if file is None:
+            raise ConfigError("name a run file (codegym run FILE), or a run to go on with (codegym run --resume RUN)")
+        _experiment(file, sets, out, train=True)
+    elif file or sets or out:
+        raise ConfigError("--resume RUN goes on with the settings of that run, and takes no FILE, --set or --out")
+    else:
+        _resume(resume)
 
 
 @app.command("eval")
@@ -94,6 +110,37 @@ def _try_hostile(run: Run, display: Display, yes: bool) -> None:
     if failed := sum(bool(outcome.complaint) for outcome in outcomes):
         out_console.print(failures_table(outcomes))
         raise ConfigError(f"{run.file}: {failed} of {len(outcomes)} hostile items did not, see above")
+
+
+@app.command("profile")
+def profile_command(
+    file: File,
+    sets: Sets = None,
+    samples: Annotated[int, typer.Option(min=1, help="Completions of each question.")] = 8,
+    split: Annotated[
+        str | None, typer.Option(help="What is profiled; if not named, that of training.", show_default=False)
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Solved if it is 1; if not named, that of evaluation, or ems.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The profile, which is gone on with; if not named, <name>.profile.jsonl.")
+    ] = None,
+) -> None:
+    """Measure how often samples solve each training question, to choose and order them by."""
+    from codegym.profile import Plan, profile
+    from codegym.report import Display, profile_table
+
+    run, display = _load(file, sets), Display(out_console)
+    _show_logs(run)
+    plan = Plan.of(run, samples, split, metric, out)
+    measured = profile(run, display, plan, sys.argv)
+    display.say(f"{run.name}: {plan.samples} samples of each question, solved if {plan.metric} is 1; in %")
+    out_console.print(profile_table(measured))
+    if plan.samples > 1 and all(each.distinct_completions == 1 for each in measured):
+        display.say("warning: the samples of each question are all the same: set a temperature above 0 in [policy]")
+    where = plan.out if plan.out.is_absolute() else f"./{plan.out}"
+    display.say(f"Everything is in {plan.out}; to train by it: codegym run {file} --set training.profile={where}")
 
 
 @app.command("score")
@@ -185,8 +232,9 @@ def _load(file: Path, sets: list[str] | None) -> Run:
     return load(file, sets or [])
 
 
-def _show_logs(packages: set[str]) -> None:
+def _show_logs(run: Run) -> None:
     """Show what the run's plugins log, and the warnings of everybody else, between the bars."""
+    packages = {type(plugin).__module__.partition(".")[0] for _, plugin in run.roles()}
     handler = RichHandler(console=out_console, show_time=False, show_path=False, show_level=False, highlighter=None)
     logging.basicConfig(format="%(message)s", handlers=[handler])
     for package in packages:
@@ -194,13 +242,28 @@ def _show_logs(packages: set[str]) -> None:
 
 
 def _experiment(file: Path, sets: list[str] | None, out: Path | None, *, train: bool) -> None:
-    from codegym.report import Display, results_table
-    from codegym.run import run_experiment
+    from codegym.experiment import run_experiment
+    from codegym.report import Display
 
-    run = _load(file, sets)
-    _show_logs({type(plugin).__module__.partition(".")[0] for _, plugin in run.roles()})
-    display = Display(out_console)
-    folder, report = run_experiment(run, display, train=train, out=out, command=sys.argv)
+    run, display = _load(file, sets), Display(out_console)
+    _show_logs(run)
+    _show_results(run, display, *run_experiment(run, display, train=train, out=out, command=sys.argv))
+
+
+def _resume(path: Path) -> None:
+    from codegym.experiment import resume_experiment
+    from codegym.report import Display
+    from codegym.resume import Earlier
+
+    earlier, display = Earlier.read(path), Display(out_console)
+    run = _load(path / "run.toml", None)
+    _show_logs(run)
+    _show_results(run, display, *resume_experiment(run, display, earlier, command=sys.argv))
+
+
+def _show_results(run: Run, display: Display, folder: RunFolder, report: Report) -> None:
+    from codegym.report import results_table
+
     display.say(f"{run.name}: results in %, with the 95 % interval of the last figure below it")
     out_console.print(results_table(report))
     if run.note:

@@ -71,7 +71,7 @@ class _Builder:
             "seed": top.seed,
             "plugins": [str(file) for file in self.run_file.plugin_files],
         }
-        resolved |= self.resolved | top.model_dump(mode="json", exclude={"name", "note", "seed"})
+        resolved |= self.resolved | top.model_dump(mode="json", exclude={"name", "note", "seed"}, exclude_none=True)
         return Run(
             file=self.run_file.path,
             name=name,

@@ -64,13 +64,18 @@ class TrainingJob:
 
     `folder` is the policy's own, for checkpoints. `seed` seeds everything random. `dev_score()` evaluates the policy
     as it now stands on the dev split and returns a number, higher is better. `log(step, steps, values)` records
-    values of one optimizer step out of `steps`.
+    values of one optimizer step out of `steps`. `step` is what `Policy.last_checkpoint` returned if an earlier session
+    is to be gone on with, else 0. Once `stopping()` is True the policy shall finish its step, save and return.
+    `ordered` says that the order of the examples matters and is not to be shuffled.
     """
 
     folder: Path
     seed: int
     dev_score: Callable[[], float]
     log: Callable[[int, int, Mapping[str, float]], None]
+    step: int = 0
+    stopping: Callable[[], bool] = lambda: False
+    ordered: bool = False
 
 
 class Policy(Role):
@@ -82,6 +87,13 @@ class Policy(Role):
     def generate(self, examples: Sequence[Example]) -> list[str]:
         """Return one completion for each example, in order; an example that comes twice wants two samples."""
 
+    def sample(self, examples: Sequence[Example], seed: int) -> list[str]:
+        """Return one completion for each example as training would draw it; where `generate` samples, its own.
+
+        The same seed gives the same completions.
+        """
+        return self.generate(examples)
+
     def prepare(self, examples: Sequence[Example]) -> None:
         """Look at all that will be asked, an example once for each sample; `ConfigError` if one cannot be answered."""
 
@@ -92,6 +104,15 @@ class Policy(Role):
 
     def train(self, examples: Sequence[Example], grade: Grade, job: TrainingJob) -> None:
         """Learn from graded completions of the examples; afterwards `generate` uses what was learned."""
+
+    @property
+    def resumable(self) -> bool:
+        """True if a training that was stopped can be gone on with, from what `last_checkpoint` finds."""
+        return type(self).last_checkpoint is not Policy.last_checkpoint
+
+    def last_checkpoint(self, folder: Path) -> int:
+        """Return the step of the last complete checkpoint that `train` left in its folder; 0 if there is none."""
+        return 0
 
     def figures(self) -> Mapping[str, float]:
         """Return what `report.json` shall tell of the whole run: tokens, cost. Asked last, before `close`."""

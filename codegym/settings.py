@@ -8,14 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from codegym.plugins import Source, blaming
 from codegym.roles import Backend, Dataset, Guard, Policy, Reward, Role
 from codegym.runfile import Table
 from codegym.types import Database, Finding
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Settings(BaseModel):
@@ -27,10 +29,34 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Training(_Settings):
-    """Which examples are trained on: a split, and how many of it (0 for all)."""
+    """Which examples are trained on, and in which order: of a split the first ones (0 for all), chosen by a profile.
+
+    `profile` is what `codegym profile` wrote; questions outside of the pass rates are left out, and those above 0 and
+    below `focus` come twice.
+    """
 
     split: str = "train"
     limit: Annotated[int, Field(ge=0)] = 0
+    profile: Path | None = None
+    order: Literal["shuffled", "easy_first", "hard_first"] = "shuffled"
+    min_pass_rate: Share = 0.0
+    max_pass_rate: Share = 1.0
+    focus: Share = 0.0
+
+    @model_validator(mode="after")
+    def _needs_a_profile(self) -> Self:
+        named = sorted(self.model_fields_set & {"order", "min_pass_rate", "max_pass_rate", "focus"})
+        by_profile = [name for name in named if getattr(self, name) != type(self).model_fields[name].default]
+        if by_profile and self.profile is None:
+            raise ValueError(
+                f"without a profile there can be no {' or '.join(by_profile)}: make one with codegym profile FILE "
+                '--out profile.jsonl, and set profile = "./profile.jsonl"'
+            )
+        if self.min_pass_rate > self.max_pass_rate:
+            raise ValueError(
+                f"min_pass_rate = {self.min_pass_rate:g} is above max_pass_rate = {self.max_pass_rate:g}; swap them"
+            )
+        return self
 
 
 class Evaluation(_Settings):

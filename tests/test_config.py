@@ -228,7 +228,7 @@ def test_a_table_that_is_missing_is_told_with_what_is_installed(tmp_path: Path) 
         "empty.toml: [dataset] plugin: missing: name the dataset; "
         "installed: temptabqa, temptabqa_pairs, temptabqa_sample",
         "empty.toml: [policy] plugin: missing: name the policy; "
-        "installed: endpoint, grpo, replay, scripted, supervised, transformers",
+        "installed: endpoint, grpo, replay, scripted, sft, supervised, transformers",
         "empty.toml: [backend] plugin: missing: name the backend; installed: duckdb, mariadb, postgres, sqlite",
         "empty.toml: rewards: missing: name at least one, such as [rewards.exact_match]",
     ]

@@ -13,6 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 ORDER = [
     ["errors"],
+    ["processes", "stopping"],
     ["jsonl"],
     ["types"],
     ["roles"],
@@ -34,9 +35,13 @@ ORDER = [
     ["lanes"],
     ["grading"],
     ["stats"],
+    ["curriculum"],
     ["report"],
     ["run"],
+    ["resume"],
+    ["experiment"],
     ["check"],
+    ["profile"],
     ["cli"],
     ["__main__"],
 ]

@@ -16,8 +16,10 @@ from types import TracebackType
 from typing import Any
 
 import tomli_w
+from filelock import FileLock, Timeout
 
 from codegym.errors import BackendError, ConfigError
+from codegym.processes import processes, rank
 from codegym.types import Execution, Rollout
 
 ROWS_KEPT = 100
@@ -25,14 +27,25 @@ ROWS_KEPT = 100
 
 
 class RunFolder:
-    """The folder of one run: `run.toml`, `manifest.json`, `metrics.jsonl`, `rollouts/`, `report.json`, `model/`."""
+    """The folder of one run: `run.toml`, `manifest.json`, `metrics.jsonl`, `rollouts/`, `report.json`, `model/`.
+
+    Of several processes of a run (`rank`) only the first writes; each of the others records its own part of the
+    training's rollouts, in `rollouts/train.rank1.jsonl` and so on, and nothing else.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.rank = rank()
 
     @classmethod
     def create(cls, out: Path | None, name: str, started: datetime) -> RunFolder:
         """Make `out`, or a new `runs/<name>/<time>`; raise `ConfigError` if `out` already holds something."""
+        if processes() > 1 and out is None:
+            raise ConfigError(
+                f"--out: name the folder of the run, so that all {processes()} processes use the same one"
+            )
+        if rank() > 0 and out is not None:
+            return cls(out)
         path = out or Path("runs") / name / started.strftime("%Y%m%d-%H%M%S")
         try:
             if out is None:
@@ -46,6 +59,59 @@ class RunFolder:
         (path / "rollouts").mkdir()
         return cls(path)
 
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Return the folder of a run that was stopped; raise `ConfigError` if it is none."""
+        missing = [name for name in ("run.toml", "manifest.json", "report.json") if not (path / name).is_file()]
+        if missing:
+            raise ConfigError(f"{path}: is no run to go on with: it has no {missing[0]}; start one: codegym run FILE")
+        return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working in this folder; raise `ConfigError` if one does already."""
+        if self.rank:
+            yield
+            return
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise ConfigError(f"{self.path}: another process works on this run; wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the content of one of the run's JSON files."""
+        content: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        return content
+
+    def rewind(self, name: str, step: int) -> list[dict[str, Any]]:
+        """Forget what was recorded after a step in a JSONL file, a torn last line too; return the records kept."""
+        path = self._own(name)
+        if path is None or not path.exists():
+            return []
+        kept, size = [], 0
+        with writing(path), path.open("r+b") as file:
+            for line in file:
+                record = json.loads(line) if line.endswith(b"\n") else None
+                if record is None or record["step"] > step:
+                    break
+                kept.append(record)
+                size += len(line)
+            file.truncate(size)
+            os.fsync(file.fileno())
+        return kept
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder, if it is there."""
+        if (path := self._own(name)) is None:
+            return
+        with writing(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
     def write_toml(self, name: str, table: Mapping[str, Any]) -> None:
         """Write a table as TOML. What is None is left out, for TOML has no word for it."""
         self.write_text(name, tomli_w.dumps(_without_none(table), multiline_strings=True))
@@ -56,7 +122,8 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all: into a temporary file, synced, then renamed, and the folder synced."""
-        target = self.path / name
+        if (target := self._own(name)) is None:
+            return
         temporary = _temporary(target)
         with writing(target):
             try:
@@ -85,6 +152,7 @@ class RunFolder:
                 yield temporary
                 for path in (*temporary.rglob("*"), temporary):
                     _sync(path)
+                shutil.rmtree(target, ignore_errors=True)  # of a session that was stopped
                 temporary.rename(target)
                 _sync(target.parent)
         except BaseException:
@@ -93,7 +161,13 @@ class RunFolder:
 
     def lines(self, name: str) -> JsonLines:
         """Open a JSONL file of the folder to append to."""
-        return JsonLines(self.path / name)
+        return JsonLines(self._own(name))
+
+    def _own(self, name: str) -> Path | None:
+        """Return where this process writes what has that name; None if it does not."""
+        if self.rank == 0:
+            return self.path / name
+        return self.path / f"rollouts/train.rank{self.rank}.jsonl" if name == "rollouts/train.jsonl" else None
 
 
 def _new_folder(path: Path) -> Path:
@@ -110,10 +184,15 @@ def _new_folder(path: Path) -> Path:
 
 
 class JsonLines:
-    """A file of JSON lines. Each batch of whole lines is one write, synced. Use as a context manager."""
+    """A file of JSON lines. Each batch of whole lines is one write, synced. Use as a context manager.
 
-    def __init__(self, path: Path) -> None:
+    Without a path nothing is written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self.path = path
+        if path is None:
+            return
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab", buffering=0)
@@ -121,6 +200,8 @@ class JsonLines:
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append records, one a line: all of them, or none if the disk is full."""
+        if self.path is None:
+            return
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
         with writing(self.path):
             whole = os.fstat(self._file.fileno()).st_size
@@ -139,7 +220,8 @@ class JsonLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self.path is not None:
+            self._file.close()
 
 
 def _temporary(target: Path) -> Path:

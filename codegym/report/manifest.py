@@ -10,8 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import Any
 
+from codegym.processes import processes
 from codegym.settings import Run
 from codegym.types import Database, Example
 
@@ -30,8 +32,11 @@ def manifest(
         "started": started.isoformat(timespec="seconds"),
         "command": list(command),
         "seed": run.seed,
+        "settings": _digest(json.dumps(run.resolved, sort_keys=True, default=str).encode()),
+        "processes": processes(),
         "versions": _versions(),
         "plugins": {table: str(source) for table, source in run.sources.items()},
+        "files": {file: _digest(Path(file).read_bytes()) for file in run.resolved.get("plugins", ())},
         "examples": {split: _contents(members) for split, members in examples.items()},
         "training": {"split": run.training.split, **_contents(training)} if training else {},
         "databases": {database.name: database.fingerprint for database in databases},
@@ -42,6 +47,10 @@ def manifest(
             "cores": os.cpu_count(),
         },
     }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _versions() -> dict[str, str]:
