@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def measure(options: argparse.Namespace, backend: str, console: Console) -> dict[str, Any]:
     """Return all rates of one backend by contender, one for each round, and what grows."""
-    overrides = [f"execution.lanes={options.lanes}"] if options.lanes else []
+    overrides = [f"execution.lanes={options.lanes}"]
     run = load(options.run / "run.toml", [f"backend.plugin={backend}", *overrides])
     everything = read_samples(options.run, run)
     [(name, _)] = Counter(sample.example.database for sample in everything).most_common(1)
@@ -175,7 +175,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=8192, help="how many distinct queries at most")
     parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--lanes", type=int, default=0, help="lanes of codegym; 0: as the run has it")
+    parser.add_argument("--lanes", type=int, default=0, help="lanes of codegym; 0: as many as it takes by itself")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-growth", action="store_true", help="leave out lanes, rows and batch")
     parser.add_argument("--quick", action="store_true", help="one second, two rounds, 2048 queries, rows x 10 at most")

@@ -28,7 +28,7 @@ from weakref import WeakSet
 
 import psutil
 
-from codegym import CodegymError, Database, Example, PrivateServer, Rollout, ServerProgram, read_lines
+from codegym import BackendError, CodegymError, Database, Example, PrivateServer, Rollout, ServerProgram, read_lines
 from codegym.config import load
 from codegym.grading import Grader
 from codegym.lanes import Lanes
@@ -66,7 +66,9 @@ class Watch:
     def targets(self) -> list[psutil.Process]:
         """Return the servers that run now, or the workers where there is no server."""
         servers = list(SERVERS)
-        self.folders |= {server.folder for server in servers if server.folder != Path()}
+        for server in servers:
+            with suppress(BackendError):  # it is being started anew
+                self.folders.add(server.folder)
         found = [process for server in servers if (process := _process(server.pid))]
         return found if servers else psutil.Process().children(recursive=True)
 

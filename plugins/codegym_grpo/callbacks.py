@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -17,6 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from codegym import PluginError
+from codegym_grpo.together import is_first, wait_for_all
+
+if TYPE_CHECKING:
+    from codegym_grpo.policy import Grpo
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +28,22 @@ REPORTED = {
     "loss": "loss",
     "reward": "reward",
     "reward_std": "reward_std",
-    "frac_reward_zero_std": "frac_reward_zero_std",
+    "groups/flat": "frac_reward_zero_std",
+    "groups/drawn": "groups_drawn",
+    "groups/replaced": "groups_replaced",
     "kl": "kl",
     "entropy": "entropy",
+    "entropy_coef": "entropy_coef",
+    "clip_ratio/region_mean": "clipped",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "completions/mean_length": "completion_tokens",
     "completions/clipped_ratio": "completions_cut_off",
 }
-"""TRL's name of a figure, and ours."""
+"""The name of a figure in TRL's log, and ours. Those of `groups/` are logged by `Groups`, not by TRL."""
+
+REWARDS = ("reward", "reward_std")
+"""The figures that TRL has after the division by `reward_scale`."""
 
 GRADED = "graded/"
 """What the names of the grader's figures begin with inside TRL, where `loss` or `kl` are taken."""
@@ -64,11 +75,16 @@ class StepReport(TrainerCallback):
 
     Warns if it moves only a part of what is to be trained.
 
-    Seconds: `seconds.generate`, `seconds.execute` (grading), `seconds.train` (the rest of the step).
+    With `num_iterations` above 1, only the first step of a generation has figures of rewards, which are reported as
+    they were before `reward_scale`. Seconds: `seconds.generate`, `seconds.execute` (grading), `seconds.train` (the rest
+    of the step).
     """
 
-    def __init__(self, log: Callable[[int, int, Mapping[str, float]], None], stopwatch: Stopwatch) -> None:
+    def __init__(
+        self, log: Callable[[int, int, Mapping[str, float]], None], stopwatch: Stopwatch, settings: Grpo
+    ) -> None:
         self._log = log
+        self._settings = settings
         self._stopwatch = stopwatch
         self._step_began = 0.0
         self._gradient_seen = False
@@ -111,16 +127,19 @@ class StepReport(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
         """Pass one step's figures on."""
-        if "reward" not in logs:
+        if "grad_norm" not in logs:
             return
         self._check_gradient(logs)
         graded = {name.removeprefix(GRADED): value for name, value in logs.items() if name.startswith(GRADED)}
         reported = {ours: logs[theirs] for theirs, ours in REPORTED.items() if theirs in logs}
+        reported |= {name: reported[name] * self._settings.reward_scale for name in REWARDS if name in reported}
         self._log(state.global_step, state.max_steps, graded | reported | self._seconds)
 
     def _check_gradient(self, logs: Mapping[str, float]) -> None:
-        if self._gradient_seen or logs["frac_reward_zero_std"] == 1:
+        if self._gradient_seen or logs.get("groups/flat", 1) == 1:
             return
+        if self._settings.mask_truncated and logs["completions/clipped_ratio"] > 0:
+            return  # what differs may all have been cut off
         if not logs["grad_norm"] > 0:
             raise PluginError(
                 f"policy grpo: the rewards of the candidates differ, yet the gradient is {logs['grad_norm']}: nothing "
@@ -130,9 +149,10 @@ class StepReport(TrainerCallback):
 
 
 class BestOnDev(TrainerCallback):
-    """Scores dev before the first step and after each of `steps`; `restore` puts the best weights back.
+    """Scores dev before the first step and after each of `steps`; `put_back` gives the best weights back.
 
-    The best trainable weights so far are in the file `best.safetensors` of `folder`; of equal scores the first counts.
+    The best trainable weights so far are in a file of `folder`, named after their step; of equal scores the first
+    counts. Without any `steps` dev is never scored, and the last weights count as the best.
     """
 
     def __init__(
@@ -143,15 +163,31 @@ class BestOnDev(TrainerCallback):
     ) -> None:
         self._dev_score = dev_score
         self._steps = steps
-        self._file = folder / "best.safetensors"
+        self._folder = folder
         self.score = -float("inf")
         self.step = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return which weights are the best; the weights of others are of no use any more, and go."""
+        for file in self._folder.glob("best-*.safetensors"):
+            if file != self._file:
+                file.unlink()
+        return {"score": self.score, "step": self.step}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take these weights for the best so far."""
+        self.score, self.step = state["score"], state["step"]
+
+    @property
+    def _file(self) -> Path:
+        return self._folder / f"best-{self.step}.safetensors"
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any
     ) -> None:
         """Score the model as it came."""
-        self._evaluate(state, model)
+        if self._steps and state.global_step == 0:
+            self._evaluate(state, model)
 
     def on_log(
         self,
@@ -163,20 +199,29 @@ class BestOnDev(TrainerCallback):
         **_: Any,
     ) -> None:
         """Score the model if it is time, after the step was reported, and ask for a checkpoint, which comes next."""
-        if "reward" in logs and state.global_step in self._steps:
+        if "grad_norm" not in logs:
+            return
+        if state.global_step in self._steps:
             self._evaluate(state, model)
             control.should_save = True
+        elif not self._steps and state.global_step == state.max_steps:
+            self._keep(self.score, state.global_step, model)
 
     def _evaluate(self, state: TrainerState, model: torch.nn.Module) -> None:
         with undisturbed_randomness():
             score = self._dev_score()
         if score > self.score:
-            self.score, self.step = score, state.global_step
-            written = self._file.with_suffix(".tmp")  # a crash while writing must not cost the best so far
+            self._keep(score, state.global_step, model)
+
+    def _keep(self, score: float, step: int, model: torch.nn.Module) -> None:
+        self.score, self.step = score, step
+        if is_first():
+            written = self._file.with_suffix(".tmp")  # a crash while writing must not leave half a file
             save_file({name: weight.contiguous() for name, weight in trainable(model).items()}, written)
             written.replace(self._file)
+        wait_for_all()
 
-    def restore(self, model: torch.nn.Module) -> None:
+    def put_back(self, model: torch.nn.Module) -> None:
         """Put the best weights back into the model."""
         weights = trainable(model)
         for name, best in load_file(self._file).items():

@@ -14,8 +14,8 @@ import transformers
 from transformers import BitsAndBytesConfig
 
 from codegym import ConfigError
-from codegym_grpo import decoding
-from codegym_grpo.policy import missing_quantizer
+from codegym_grpo import decoding, together
+from codegym_grpo.refusals import missing_quantizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 def load(settings: Grpo) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the model, on the device where it will work, and its tokenizer; `ConfigError` if there is none."""
     _silence()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    set_threads(settings.threads)
     cuda = torch.cuda.is_available()
+    together.join(cuda)
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if cuda and not settings.full_finetune else "float32"
@@ -38,17 +38,30 @@ def load(settings: Grpo) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         if settings.quantization == "none":
             model, tokenizer = decoding.load(settings.model, dtype)
-            return model.to(device).eval(), tokenizer
-        model, tokenizer = decoding.load(settings.model, dtype, quantized(settings.quantization, dtype), device)
+            model = model.to(device)
+        else:
+            model, tokenizer = decoding.load(settings.model, dtype, quantized(settings.quantization, dtype), device)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy grpo: cannot load the model {settings.model!r} ({str(error).splitlines()[0]}). Set model to a "
             "folder with config.json, weights and tokenizer (a relative path starts with ./), or to a hub name"
         ) from error
     keep_gradients(model)
-    if not cuda:
+    if settings.decode == "auto":
+        beams = settings.candidate_beams if settings.candidates == "beam" else settings.eval_beams
+        decoding.tell_obstacle(model, beams)
+    if settings.quantization != "none" and not cuda:
         logger.warning('quantization = "%s" on a CPU saves memory, not time', settings.quantization)
     return model.eval(), tokenizer
+
+
+def set_threads(threads: int) -> None:
+    """Let torch compute on so many CPU threads; with 0 on as many as it would, but leave a core to everything else.
+
+    Threads wait for each other, so that one on a busy core holds all of them up.
+    """
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(threads or min(torch.get_num_threads(), max(1, cores - 1)))
 
 
 def quantized(bits: str, dtype: str) -> BitsAndBytesConfig:
@@ -80,7 +93,7 @@ def _silence() -> None:
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for library in ("trl", "accelerate", "peft", "bitsandbytes"):
+    for library in ("trl", "accelerate", "peft"):
         logging.getLogger(library).setLevel(logging.ERROR)
     for known in ("You are using 'rollout_func'", ".*checkpointing.* is deprecated"):
         warnings.filterwarnings("ignore", message=known)

@@ -11,7 +11,7 @@ import trl
 from trl import GRPOConfig
 
 from codegym import PluginError, TrainingJob
-from codegym_grpo.policy import processes
+from codegym_grpo.refusals import processes
 
 if TYPE_CHECKING:
     from codegym_grpo.policy import Grpo
@@ -25,22 +25,27 @@ def trl_settings(settings: Grpo, job: TrainingJob, steps: int) -> dict[str, Any]
     completions = settings.prompts_per_step // processes() * settings.num_generations  # of this process
     micro_batch = min(settings.micro_batch, completions)
     cuda = torch.cuda.is_available()
+    vllm = settings.decode == "vllm"
     loss = {
-        "loss_type": settings.loss,
+        "loss_type": "grpo" if settings.loss == "gspo" else settings.loss,
         "beta": settings.kl_beta,
         "use_bias_correction_kl": False,
         "epsilon": settings.epsilon,
-        "epsilon_high": settings.epsilon,
+        "epsilon_high": settings.epsilon_high or settings.epsilon,
         "delta": None,
-        "importance_sampling_level": "token",
+        "importance_sampling_level": "sequence" if settings.loss == "gspo" else "token",
         "off_policy_mask_threshold": None,
-        "scale_rewards": "group",
+        "scale_rewards": settings.scale_rewards,
         "multi_objective_aggregation": "sum_then_normalize",
         "reward_weights": None,
-        "mask_truncated_completions": False,
+        "mask_truncated_completions": settings.mask_truncated,
         "top_entropy_quantile": 1.0,
         "entropy_coef": settings.entropy_coef,
-        "use_adaptive_entropy": False,
+        "use_adaptive_entropy": settings.entropy_target > 0,
+        "entropy_target": settings.entropy_target,
+        "entropy_coef_delta": settings.entropy_coef_step,
+        "entropy_coef_min": 0.0,
+        "entropy_coef_max": settings.entropy_coef_max,
         "sync_ref_model": False,
         "router_aux_loss_coef": 0.0,
         "disable_dropout": False,
@@ -61,14 +66,30 @@ def trl_settings(settings: Grpo, job: TrainingJob, steps: int) -> dict[str, Any]
         "cache_implementation": None,
         "chat_template_kwargs": None,
         "pad_to_multiple_of": None,
-        "use_vllm": False,
+        "use_vllm": vllm,
+        "vllm_mode": settings.vllm_mode,
+        "vllm_server_base_url": settings.vllm_server or None,
+        "vllm_server_host": "127.0.0.1",  # without effect beside the URL
+        "vllm_server_port": 8000,
+        "vllm_server_timeout": 240.0,
+        "vllm_group_port": 51216,
+        "vllm_gpu_memory_utilization": settings.vllm_gpu_memory,
+        "vllm_max_model_length": settings.max_prompt_tokens + settings.max_completion_tokens if vllm else None,
+        "vllm_tensor_parallel_size": 1,
+        "vllm_enable_sleep_mode": False,
+        "vllm_model_impl": "vllm",
+        "vllm_structured_outputs_regex": None,
+        "vllm_importance_sampling_correction": vllm,  # vLLM rounds otherwise than the model that is trained
+        "vllm_importance_sampling_mode": "sequence_mask",
+        "vllm_importance_sampling_clip_max": 3.0,
+        "vllm_importance_sampling_clip_min": None,
         "use_transformers_continuous_batching": False,
     }
     update = {
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": completions // micro_batch,
         "steps_per_generation": completions // micro_batch,
-        "num_iterations": 1,
+        "num_iterations": settings.num_iterations,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "constant_with_warmup" if settings.lr_scheduler == "constant" else settings.lr_scheduler,
         "lr_scheduler_kwargs": None,
@@ -103,8 +124,9 @@ def trl_settings(settings: Grpo, job: TrainingJob, steps: int) -> dict[str, Any]
         "dataloader_drop_last": False,
         "remove_unused_columns": False,
         "output_dir": str(job.folder),
-        "save_strategy": "no",  # BestOnDev asks for checkpoints
-        "save_total_limit": 1,
+        "save_strategy": "no",  # BestOnDev and Checkpoints ask for them
+        "save_total_limit": None,  # TRL would remove the one before while the next one is not complete
+        "save_only_model": False,
         "eval_strategy": "no",
         "logging_strategy": "steps",
         "logging_steps": 1,

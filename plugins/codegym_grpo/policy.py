@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from codegym import ConfigError, Example, Finding, Grade, MissingDependency, Policy, TrainingJob
+from codegym import ConfigError, Example, Finding, Grade, Policy, TrainingJob
+from codegym_grpo import refusals
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ADAPTER = "adapter_config.json"
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-
-
-def processes() -> int:
-    """Return how many processes train together, as their launcher (torchrun, accelerate) tells each of them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def missing_quantizer() -> MissingDependency:
-    """Return what to say where bitsandbytes is not installed."""
-    return MissingDependency("policy grpo with quantization", "bitsandbytes", "pip install 'codegym[quantization]'")
 
 
 @dataclass
@@ -50,14 +38,26 @@ class Grpo(Policy):
     Candidates, what is decoded and graded in each optimizer step:
     `prompts_per_step` (16) prompts, `num_generations` (8) completions of each, in forward passes of `micro_batch` (32)
     completions. `candidates`: "sample", at `temperature` 1.0; "beam", the best ones of a search `candidate_beams` (4)
-    wide. `decode`: "generate" is transformers' own; "shared" reads a group's prompt once and drops completions that
-    have ended, faster for small models, in greedy evaluations too; a search is always transformers' own.
+    wide. `decode`, of candidates and in evaluations: "generate" is transformers' own; "auto" decodes the same in less
+    time, reading a group's prompt once and dropping completions that have ended, and is "generate", with a warning,
+    for searches, quantized models and unusual architectures; "vllm" see below.
     `max_completion_tokens` (256) cuts a completion off; questions of more than `max_prompt_tokens` (3000) are left out
-    of the training, and counted.
+    of the training, and counted. `resample_rounds` (0): how often a step may draw other questions for those whose
+    candidates all earn the same, which teach nothing; all that is drawn is graded and recorded.
 
     The update:
-    `loss` is "grpo" (mean of the means of the completions) or "dapo" (mean of all tokens), clipped at `epsilon` 0.2,
-    plus `kl_beta` (0.04) times the divergence from the start, minus `entropy_coef` (0) times the entropy.
+    `loss` is "grpo" (mean of the means of the completions), "dapo" (mean of all tokens), "dr_grpo" (sum of all tokens,
+    divided by what `max_completion_tokens` allows) or "gspo" ("grpo" with one ratio for a whole completion).
+    `scale_rewards` divides what a candidate earns beyond its group's mean by the spread of its "group", of the "batch",
+    or by nothing ("none", which "dr_grpo" needs); rewards are divided by `reward_scale` (1.0) before, which matters
+    with "none": set it to the largest reward.
+    `num_iterations` (1): optimizer steps on the same candidates. From the second on, the ratio of a candidate's
+    probabilities, now and when it was decoded, is clipped below 1 - `epsilon` (0.2) and above 1 + `epsilon_high` (0:
+    the same). `mask_truncated`: true leaves completions that were cut off out of the loss (false).
+    To the loss are added `kl_beta` (0.04) times the divergence from the start, and minus `entropy_coef` (0.0) times the
+    entropy (nats a token). With an `entropy_target` above 0 (0.0), the coefficient grows by `entropy_coef_step` (0.005)
+    a step up to `entropy_coef_max` (1.0) while the entropy is below the target, falls while it is above, and is applied
+    below only.
     `learning_rate` 1e-5, `warmup_steps` 0, then `lr_scheduler` "linear" (to 0), "cosine" or "constant";
     `weight_decay` 0, gradients clipped to a norm of `max_grad_norm` 1.0. `epochs` 1: how often each question is used.
     `gradient_checkpointing`: false; true trades time for memory.
@@ -67,7 +67,15 @@ class Grpo(Policy):
     weights that scored best are kept, those from before the training included. 0 keeps the last ones. Completions are
     greedy, or the best of `eval_beams` (1) beams; `eval_batch` (64) prompts at once.
 
-    `threads` (0): CPU threads of torch; 0 leaves it to torch.
+    Checkpoints, from which `codegym run --resume` goes on, are saved at every evaluation, at the end, when the run is
+    asked to stop, and every `save_steps` (0: not else) optimizer steps. The last one is kept.
+
+    Decoding by vLLM, with `decode` "vllm", which evaluations do not use: `vllm_mode` "colocate" runs it in the training
+    process on the share `vllm_gpu_memory` (0.3) of the GPU; "server" asks the one that `trl vllm-serve` started at
+    the address `vllm_server`.
+
+    `processes` (0): how many processes must train together, on all machines; 0 takes as many as a launcher started.
+    `threads` (0): CPU threads of torch; 0 leaves a core to everything else.
     """
 
     model: str
@@ -80,7 +88,7 @@ class Grpo(Policy):
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     candidates: Literal["sample", "beam"] = "sample"
     candidate_beams: Count = 4
-    decode: Literal["generate", "shared"] = "generate"
+    decode: Literal["auto", "generate", "vllm"] = "auto"
     prompts_per_step: Count = 16
     num_generations: Annotated[int, Field(ge=2)] = 8
     micro_batch: Count = 32
@@ -88,10 +96,19 @@ class Grpo(Policy):
     max_prompt_tokens: Count = 3000
     max_completion_tokens: Count = 256
     epochs: Count = 1
-    loss: Literal["grpo", "dapo"] = "grpo"
+    resample_rounds: CountOrNone = 0
+    loss: Literal["grpo", "dapo", "dr_grpo", "gspo"] = "grpo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    reward_scale: Positive = 1.0
+    num_iterations: Count = 1
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    epsilon_high: Amount = 0.0
+    mask_truncated: bool = False
     kl_beta: Amount = 0.04
     entropy_coef: Amount = 0.0
+    entropy_target: Amount = 0.0
+    entropy_coef_step: Positive = 0.005
+    entropy_coef_max: Positive = 1.0
     learning_rate: Positive = 1e-5
     lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: CountOrNone = 0
@@ -101,6 +118,11 @@ class Grpo(Policy):
     evaluations: CountOrNone = 5
     eval_beams: Count = 1
     eval_batch: Count = 64
+    save_steps: CountOrNone = 0
+    processes: CountOrNone = 0
+    vllm_mode: Literal["colocate", "server"] = "colocate"
+    vllm_server: str = ""
+    vllm_gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.3
     threads: CountOrNone = 0
 
     def __post_init__(self) -> None:
@@ -109,73 +131,41 @@ class Grpo(Policy):
 
     def findings(self) -> Iterable[Finding]:
         """Yield an error for each setting that does not go with the others, and for a package that is missing."""
-        for problem in self._problems():
+        for problem in refusals.problems(self):
             yield Finding("error", problem)
-        if self.quantization != "none" and find_spec("bitsandbytes") is None:
-            yield Finding("error", str(missing_quantizer()))
-
-    def _problems(self) -> Iterable[str]:
-        yield from self._model_problems()
-        yield from self._candidate_problems()
-        if not self.full_finetune and not self.target_modules:
-            yield 'target_modules is empty, nothing would be trained; use "all-linear" or names such as "q_proj"'
-
-    def _model_problems(self) -> Iterable[str]:
-        folder = Path(self.model)
-        if folder.is_absolute() and not any((folder / name).is_file() for name in ("config.json", ADAPTER)):
-            yield f"there is no model in {folder} (no config.json); name a folder that has one, or a hub model"
-        if self.full_finetune and self.dtype not in ("auto", "float32"):
-            yield (
-                f'full_finetune = true with dtype = "{self.dtype}" loses small updates to rounding; '
-                'use dtype = "float32", or full_finetune = false'
-            )
-        if self.full_finetune and self.quantization != "none":
-            yield (
-                f'full_finetune = true with quantization = "{self.quantization}": quantized weights cannot be trained; '
-                'use full_finetune = false, which trains an adapter on them, or quantization = "none"'
-            )
-
-    def _candidate_problems(self) -> Iterable[str]:
-        if self.candidates == "beam" and self.num_generations > self.candidate_beams:
-            yield (
-                f"num_generations = {self.num_generations} candidates do not come out of a search that is "
-                f"candidate_beams = {self.candidate_beams} wide; set candidate_beams to {self.num_generations} or more"
-            )
-        if self.candidates == "beam" and self.temperature != 1:
-            yield (
-                f'temperature = {self.temperature} with candidates = "beam": a search does not sample, and the loss '
-                "would be that of another distribution; use temperature = 1.0"
-            )
-        if self.prompts_per_step % processes():
-            yield (
-                f"prompts_per_step = {self.prompts_per_step} cannot be shared out among {processes()} processes: the "
-                "candidates of one prompt must be in one process; use a multiple of the number of processes"
-            )
-            return
-        completions = self.prompts_per_step // processes() * self.num_generations
-        if completions % min(self.micro_batch, completions):
-            each = f", in each of {processes()} processes" if processes() > 1 else ""
-            yield (
-                f"micro_batch = {self.micro_batch} must divide the {completions} completions of a step "
-                f"(prompts_per_step = {self.prompts_per_step} times num_generations = {self.num_generations}{each})"
-            )
+        for package in refusals.missing_packages(self):
+            yield Finding("error", str(package))
+        for doubt in refusals.doubts(self):
+            yield Finding("warning", doubt)
 
     def generate(self, examples: Sequence[Example]) -> list[str]:
-        """Return one completion for each example by the weights as they now are: greedy, or the best beam."""
+        """Return one completion for each example by the weights as they now are: greedy, or the best beam.
+
+        Processes that train together share the work.
+        """
         model, tokenizer = self._loaded(examples)
-        from codegym_grpo import candidates, decoding
+        from codegym_grpo import decoding, together
 
         prompts = [example.prompt for example in examples]
-        limits = self.max_completion_tokens, self.eval_batch
-        if self.decode == "shared" and self.eval_beams == 1:
-            return candidates.generate_greedy(model, tokenizer, prompts, *limits)
-        return decoding.generate_greedy(model, tokenizer, prompts, *limits, num_beams=self.eval_beams)
+        limits = self.max_completion_tokens, self.eval_batch, self.eval_beams
+        return together.shared_out(
+            prompts, lambda share: decoding.generate_greedy(model, tokenizer, share, *limits, self.decode)
+        )
+
+    def sample(self, examples: Sequence[Example], seed: int) -> list[str]:
+        """Return a sample at `temperature` for each example, from a random state of its own."""
+        model, tokenizer = self._loaded(examples)
+        from codegym_grpo import sampling
+
+        return sampling.samples(self, model, tokenizer, examples, seed)
 
     def train(self, examples: Sequence[Example], grade: Grade, job: TrainingJob) -> None:
         """Train on the examples, and keep the weights that scored best on dev."""
-        if problems := list(self._problems()):
+        if problems := list(refusals.problems(self)):
             raise ConfigError([f"policy grpo: {problem}" for problem in problems])
-        if (Path(self.model) / ADAPTER).is_file():
+        for package in refusals.missing_packages(self):
+            raise package
+        if (Path(self.model) / refusals.ADAPTER).is_file():
             raise ConfigError(
                 f"policy grpo: {self.model} holds an adapter, which can be evaluated but not trained on; "
                 "set model to the model that it belongs to"
@@ -186,6 +176,12 @@ class Grpo(Policy):
         training = trainer.Training(self, model, tokenizer, examples, grade, job)
         self._model = training.model
         training.run()
+
+    def last_checkpoint(self, folder: Path) -> int:
+        """Return the step of the last complete checkpoint in the folder; 0 if there is none."""
+        from codegym_grpo import resuming
+
+        return resuming.last_checkpoint(folder)
 
     def save(self, folder: Path) -> None:
         """Write the adapter (with `full_finetune`: the model) and the tokenizer, as peft and transformers load them."""

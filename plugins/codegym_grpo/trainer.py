@@ -5,22 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import trl
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
-from codegym import ConfigError, Example, Grade, PluginError, Rollout, TrainingJob
+from codegym import ConfigError, Example, Grade, TrainingJob
 from codegym_grpo import decoding
-from codegym_grpo.callbacks import GRADED, BestOnDev, StepReport, Stopwatch
-from codegym_grpo.candidates import candidates_of
+from codegym_grpo.callbacks import BestOnDev, StepReport, Stopwatch
+from codegym_grpo.groups import Groups, prompt_of
+from codegym_grpo.health import Health
 from codegym_grpo.pinning import trl_config, trl_settings
+from codegym_grpo.resuming import Checkpoints, Stateful, checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,21 +73,28 @@ class Training:
         grade: Grade,
         job: TrainingJob,
     ) -> None:
-        laid_out = lay_out(_short_enough(examples, settings, tokenizer), settings, job.seed)
-        steps = len(laid_out) // settings.prompts_per_step
+        usable = _short_enough(examples, settings, tokenizer)
+        laid_out = lay_out(usable, settings, job.seed, job.ordered)
+        cycle, generations = settings.num_iterations, len(laid_out) // settings.prompts_per_step
+        steps = cycle * generations
+        scored = {cycle * generation for generation in evaluation_steps(settings.evaluations, generations)}
         stopwatch = Stopwatch()
-        self._best = BestOnDev(job.dev_score, evaluation_steps(settings.evaluations, steps), job.folder)
-        self._keeps_best = settings.evaluations > 0
+        report, health = StepReport(job.log, stopwatch, settings), Health(settings)
+        groups = Groups(settings, tokenizer, laid_out, usable, grade, job.seed, stopwatch)
+        self._job, self._steps = job, steps
+        self._best = BestOnDev(job.dev_score, scored, job.folder)
+        kept: dict[str, Stateful] = {"best": self._best, "health": health}
+        self._checkpoints = Checkpoints(job.folder, kept, job.stopping, settings.save_steps, cycle)
         try:
             self._trainer = Trainer(
                 model=model,
                 args=trl_config(trl_settings(settings, job, steps)),
-                reward_funcs=[reward_function(examples, grade, stopwatch)],
-                rollout_func=rollout_function(settings, tokenizer, stopwatch),
-                train_dataset=Dataset.from_list([{"prompt": _prompt(each), "task_id": each.id} for each in laid_out]),
+                reward_funcs=[groups.reward],
+                rollout_func=None if settings.decode == "vllm" else groups.rollout,
+                train_dataset=Dataset.from_list([{"prompt": prompt_of(each), "task_id": each.id} for each in laid_out]),
                 processing_class=tokenizer,
                 peft_config=None if settings.full_finetune else lora(settings),
-                callbacks=[StepReport(job.log, stopwatch), *([self._best] if self._keeps_best else [])],
+                callbacks=[report, health, self._best, self._checkpoints],
             )
         except ValueError as error:
             raise ConfigError(f"policy grpo: TRL refuses these settings: {error}") from error
@@ -97,10 +104,19 @@ class Training:
             _adapter_to_float32(self.model)
 
     def run(self) -> None:
-        """Train to the end; the model then has the weights that scored best on dev. What `grade` raises stops it."""
-        self._trainer.train()
-        if self._keeps_best:
-            self._best.restore(self.model)
+        """Train to the end; the model then has the weights that scored best on dev. What `grade` raises stops it.
+
+        If it was asked to stop before, the model is left as it then is.
+        """
+        step = self._job.step
+        if step:
+            self._checkpoints.restore(step)
+        if step < self._steps:  # TRL would train on after the end
+            self._trainer.train(resume_from_checkpoint=str(checkpoint(self._job.folder, step)) if step else None)
+        if self._checkpoints.stopped:
+            return
+        self._best.put_back(self.model)
+        if self._best.score > -math.inf:
             logger.info("best on dev: %.4f after step %d", self._best.score, self._best.step)
             if self._best.step == 0:
                 logger.warning("no evaluation beat the model as it came (%.4f on dev): it is kept", self._best.score)
@@ -108,14 +124,15 @@ class Training:
         self.model.eval()
 
 
-def lay_out(examples: Sequence[Example], settings: Grpo, seed: int) -> list[Example]:
-    """Return the examples of all epochs in training order, each epoch shuffled, filled up to whole steps.
+def lay_out(examples: Sequence[Example], settings: Grpo, seed: int, ordered: bool = False) -> list[Example]:
+    """Return the examples of all epochs in training order, filled up to whole steps; each is shuffled unless `ordered`.
 
     TRL would shuffle every epoch anew from a sampler that a resumed run cannot wind forward, and would drop what is
     left over at the end.
     """
     shuffler = random.Random(seed)
-    order = [example for _ in range(settings.epochs) for example in shuffler.sample(examples, len(examples))]
+    epochs = range(settings.epochs)
+    order = [each for _ in epochs for each in (examples if ordered else shuffler.sample(examples, len(examples)))]
     missing = -len(order) % settings.prompts_per_step
     if missing:
         logger.info("the last step is filled up with %d questions that were seen before", missing)
@@ -138,80 +155,6 @@ def lora(settings: Grpo) -> LoraConfig:
         target_modules=modules if isinstance(modules, str) else list(modules),
         bias="none",
     )
-
-
-def reward_function(examples: Sequence[Example], grade: Grade, stopwatch: Stopwatch) -> Callable[..., list[float]]:
-    """Return what TRL calls with the completions of a step: one finite number for each, by one call of `grade`.
-
-    It logs the mean of each part of the reward, which add up to the mean reward, and of each metric.
-    """
-    by_id = {example.id: example for example in examples}
-
-    def reward(
-        completions: list[Any], task_id: list[str], log_metric: Callable[[str, float], None], **_: Any
-    ) -> list[float]:
-        texts = [each if isinstance(each, str) else each[-1]["content"] for each in completions]
-        with stopwatch.phase("execute"):
-            rollouts = grade([by_id[each] for each in task_id], texts)
-        if len(rollouts) != len(texts) or not all(math.isfinite(rollout.reward) for rollout in rollouts):
-            raise PluginError(f"policy grpo: {len(texts)} completions need as many finite rewards from the grader")
-        for name, mean in _means(rollouts).items():
-            log_metric(GRADED + name, mean)
-        return [sixteen_bits(rollout.reward) for rollout in rollouts]
-
-    return reward
-
-
-def sixteen_bits(reward: float) -> float:
-    """Return the reward with 16 significant bits.
-
-    Float32 then sums a group without rounding: equal rewards have an advantage of exactly 0, and noise in the last
-    digits of a large reward, which division by the group's spread would blow up, is no preference.
-    """
-    mantissa, exponent = math.frexp(reward)
-    return math.ldexp(round(mantissa * 2**16), exponent - 16)
-
-
-def rollout_function(
-    settings: Grpo, tokenizer: PreTrainedTokenizerBase, stopwatch: Stopwatch
-) -> Callable[[list[Any], GRPOTrainer], dict[str, Any]]:
-    """Return what TRL calls for candidates: it gets every prompt `num_generations` times in a row.
-
-    TRL itself would decode with dropout on, from a policy that nobody evaluates.
-    """
-
-    def rollout(prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
-        group = settings.num_generations
-        if len(prompts) % group or any(prompt != prompts[row - row % group] for row, prompt in enumerate(prompts)):
-            raise PluginError(
-                f"policy grpo: TRL {trl.__version__} did not hand over each prompt {group} times in a row, so the "
-                "candidates of one question would not be compared with each other. Install: pip install 'trl>=1.8,<2'"
-            )
-        prompt_ids = [decoding.token_ids(tokenizer, prompt) for prompt in prompts[::group]]
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        with stopwatch.phase("generate"), decoding.evaluation_mode(model):
-            completion_ids = candidates_of(settings, model, tokenizer)(prompt_ids)
-        return {
-            "prompt_ids": [ids for ids in prompt_ids for _ in range(group)],
-            "completion_ids": completion_ids,
-            "logprobs": None,
-        }
-
-    return rollout
-
-
-def _means(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    sums: Counter[str] = Counter()
-    for rollout in rollouts:
-        sums.update(rollout.scores)
-        sums.update(rollout.metrics)
-    return {name: total / len(rollouts) for name, total in sums.items()}
-
-
-def _prompt(example: Example) -> str | list[dict[str, str]]:
-    if isinstance(example.prompt, str):
-        return example.prompt
-    return [{"role": message["role"], "content": message["content"]} for message in example.prompt]
 
 
 def _short_enough(examples: Sequence[Example], settings: Grpo, tokenizer: PreTrainedTokenizerBase) -> Sequence[Example]:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig
 
 from codegym import BackendError, ConfigError, Example, PluginError, Rollout, TrainingJob
-from codegym_grpo import callbacks, candidates, decoding, loading, pinning, trainer
+from codegym_grpo import callbacks, decoding, groups, loading, pinning, trainer
 from codegym_grpo.policy import Grpo
 
 
@@ -35,7 +33,8 @@ def test_the_reward_of_a_trivial_task_rises_and_is_logged_part_by_part(base: str
     assert run.column("ems") == [1.0] * 8
     step, steps, values = run.log[-1]
     assert (step, steps) == (8, 8)
-    assert values.keys() >= {*callbacks.REPORTED.values()} | {f"seconds.{x}" for x in ("generate", "execute", "train")}
+    always = {*callbacks.REPORTED.values()} - {"groups_drawn", "groups_replaced", "entropy_coef"}
+    assert values.keys() >= always | {f"seconds.{x}" for x in ("generate", "execute", "train")}
     assert share_of_a(run.policy.generate(EXAMPLES[:1])[0]) == 1.0
 
 
@@ -97,7 +96,7 @@ def test_a_lora_adapter_is_trained_in_float32_saved_and_loaded_by_peft(base: str
     loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter"))
     prompts = [example.prompt for example in EXAMPLES]
     assert decoding.generate_greedy(loaded, tokenizer, prompts, 6) == run.policy.generate(EXAMPLES)
-    run.policy.decode = "shared"
+    run.policy.decode = "generate"
     assert decoding.generate_greedy(loaded, tokenizer, prompts, 6) == run.policy.generate(EXAMPLES)
     assert any(weight.abs().sum() > 0 for name, weight in loaded.state_dict().items() if "lora_B" in name)
     adapted = Grpo(str(tmp_path / "adapter"), **SMALL, dtype="bfloat16")
@@ -196,7 +195,7 @@ def test_every_setting_of_trl_that_touches_the_loss_is_pinned(base: str, tmp_pat
         *("activation_checkpointing", "activation_checkpointing_kwargs", "project", "batch_eval_metrics"),
     }
     without_effect_as_a_family = (
-        *("vllm_", "sapo_", "vespo_", "entropy_coef_", "entropy_target"),  # switched off
+        *("vllm_importance_sampling_cap", "sapo_", "vespo_"),  # an old name, and switched off
         *("hub_", "trackio_", "log_", "num_completions_to_print", "save_", "eval_", "dataloader_", "ddp_", "fsdp"),
     )
     unpinned = {field.name for field in dataclasses.fields(GRPOConfig)} - pinned.keys() - without_effect
@@ -204,6 +203,7 @@ def test_every_setting_of_trl_that_touches_the_loss_is_pinned(base: str, tmp_pat
     config = pinning.trl_config(pinned)
     differing = {name for name, value in pinned.items() if getattr(config, name) != value}
     assert differing <= {"lr_scheduler_kwargs", "report_to", "save_strategy", "logging_strategy", "eval_strategy"}
+    assert (config.use_adaptive_entropy, config.epsilon_high, config.scale_rewards) == (False, 0.2, "group")
     assert (config.loss_type, config.beta, config.use_bias_correction_kl, config.num_iterations) == (
         "grpo",
         0.04,
@@ -218,11 +218,11 @@ def test_a_trl_that_does_not_know_a_setting_is_refused() -> None:
 
 
 def test_equal_rewards_survive_float32_and_noise_is_no_preference() -> None:
-    assert trainer.sixteen_bits(-100.0) == -100.0
-    assert trainer.sixteen_bits(1101.0) == 1101.0
-    assert trainer.sixteen_bits(0.0) == 0.0
-    assert trainer.sixteen_bits(200 / 3) == trainer.sixteen_bits(200 / 3 + 1e-10) == pytest.approx(200 / 3, rel=1e-4)
-    group = torch.full((7,), trainer.sixteen_bits(200 / 3))
+    assert groups.sixteen_bits(-100.0) == -100.0
+    assert groups.sixteen_bits(1101.0) == 1101.0
+    assert groups.sixteen_bits(0.0) == 0.0
+    assert groups.sixteen_bits(200 / 3) == groups.sixteen_bits(200 / 3 + 1e-10) == pytest.approx(200 / 3, rel=1e-4)
+    group = torch.full((7,), groups.sixteen_bits(200 / 3))
     assert (group - group.mean()).abs().max() == 0
 
 
@@ -250,51 +250,6 @@ def test_questions_that_are_too_long_are_left_out_and_counted(
     assert run.log[-1][1] == 1
     with pytest.raises(ConfigError, match="none of the 8 prompts has at most max_prompt_tokens = 0 tokens"):
         Run(Grpo(base, **FULL | {"max_prompt_tokens": 0}), tmp_path)
-
-
-def test_shared_decoding_equals_generate_token_for_token(base: str) -> None:
-    model, tokenizer = decoding.load(base)
-    model.eval()
-    prompts = [decoding.token_ids(tokenizer, example.prompt) for example in EXAMPLES]
-    ids, mask = decoding.left_padded(prompts, 1, model.device)
-    greedy = model.generate(
-        input_ids=ids, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=[0, 5], pad_token_id=1
-    )
-    expected = [decoding._until_end(row, [0, 5]) for row in greedy[:, ids.shape[1] :].tolist()]
-    shared = candidates.decode_shared(
-        model, ids, mask, copies=3, max_new_tokens=12, eos_token_ids=[0, 5], choose=lambda logits: logits.argmax(-1)
-    )
-    assert shared == [each for each in expected for _ in range(3)]
-    assert len({len(each) for each in shared}) > 1
-
-
-def test_shared_evaluation_equals_generate(base: str) -> None:
-    assert Grpo(base, decode="shared", eval_batch=3).generate(EXAMPLES) == Grpo(base).generate(EXAMPLES)
-
-
-@pytest.mark.parametrize("decode", ["generate", "shared"])
-def test_evaluation_ignores_what_the_models_folder_recommends(base: str, tmp_path: Path, decode: str) -> None:
-    shutil.copytree(base, tmp_path / "model")
-    recommended = {"do_sample": True, "temperature": 5.0, "repetition_penalty": 10.0, "eos_token_id": 0}
-    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(recommended))
-    assert Grpo(str(tmp_path / "model"), decode=decode).generate(EXAMPLES) == Grpo(base).generate(EXAMPLES)
-
-
-def test_shared_decoding_samples_the_same_distribution_as_generate(base: str) -> None:
-    model, _ = decoding.load(base)
-    model.eval()
-    sampler = candidates.Sampler(4000, 2, 0.7, eos_token_ids=[0], pad_token_id=1)
-    logits = model(torch.tensor([[2, 3, 4]])).logits[0, -1]
-    expected = (logits / 0.7).softmax(-1)
-    torch.manual_seed(0)
-    for sample in (sampler.generate, sampler.shared):
-        first = torch.tensor([each[0] for each in sample(model, [[2, 3, 4]])])
-        assert (torch.bincount(first, minlength=16) / 4000 - expected).abs().max() < 0.03
-
-
-def test_training_with_shared_decoding_learns_too(base: str, tmp_path: Path) -> None:
-    reward = Run(Grpo(base, **FULL | {"epochs": 4, "decode": "shared", "kl_beta": 0.0}), tmp_path).column("reward")
-    assert reward[-1] > reward[0] + 0.3
 
 
 def problems(base: str, **settings: object) -> list[str]:

@@ -14,7 +14,7 @@ from grpo_runs import END, EXAMPLES, SMALL, Run, grade, grade_lateness, rebuilt,
 from transformers import AutoModelForCausalLM
 
 from codegym import ConfigError, Example, PluginError, Rollout, TrainingJob
-from codegym_grpo import candidates, decoding, trainer
+from codegym_grpo import candidates, decoding, groups, trainer
 from codegym_grpo.policy import Grpo
 
 BEAM = SMALL | {"candidates": "beam", "candidate_beams": 4, "num_generations": 2, "micro_batch": 4}
@@ -104,11 +104,11 @@ def test_nothing_that_the_models_folder_recommends_changes_the_candidates(base: 
     plain, other = decoding.load(base)[0], decoding.load(str(tmp_path / "model"))[0]
     assert other.generation_config.suppress_tokens == [3, 4, 5]
     assert beams(other, PROMPTS) == beams(plain, PROMPTS)
-    sampler = candidates.Sampler(4, 6, 1.0, eos_token_ids=[END], pad_token_id=1)
+    config = decoding.decoding_config(6, [END], 1, temperature=1.0, copies=4)
     torch.manual_seed(1)
-    sampled = sampler.generate(plain, PROMPTS)
+    sampled = decoding.generate(plain, PROMPTS, config)
     torch.manual_seed(1)
-    assert sampler.generate(other, PROMPTS) == sampled
+    assert decoding.generate(other, PROMPTS, config) == sampled
     assert other.generation_config.suppress_tokens == [3, 4, 5]
     for eval_beams in (1, 3):
         policy = Grpo(str(tmp_path / "model"), eval_beams=eval_beams)
@@ -202,7 +202,7 @@ from codegym_grpo.policy import Grpo
 
 rank = os.environ.get("RANK", "0")
 settings = json.loads(sys.argv[3])
-run = Run(Grpo(sys.argv[2], **settings), pathlib.Path(sys.argv[4], rank), grade=grade_lateness)
+run = Run(Grpo(sys.argv[2], **settings), pathlib.Path(sys.argv[4], "run"), grade=grade_lateness)
 if rank == "0":
     pathlib.Path(sys.argv[4], "log.json").write_text(json.dumps([run.column(name) for name in ("grad_norm", "reward")]))
 """
@@ -225,13 +225,8 @@ def test_two_processes_compare_the_same_groups_as_one(base: str, tmp_path: Path)
 def test_prompts_that_are_not_repeated_group_by_group_stop_the_run(
     base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    handed_over = trainer.rollout_function
-
-    def shifted(*made_of: Any) -> Any:
-        rollout = handed_over(*made_of)
-        return lambda prompts, self: rollout([*prompts[1:], prompts[0]], self)
-
-    monkeypatch.setattr(trainer, "rollout_function", shifted)
+    rollout, shifted = groups.Groups.rollout, lambda prompts: [*prompts[1:], prompts[0]]
+    monkeypatch.setattr(groups.Groups, "rollout", lambda self, prompts, trl: rollout(self, shifted(prompts), trl))
     with pytest.raises(PluginError, match=r"TRL [\d.]+ did not hand over each prompt 2 times in a row"):
         Run(Grpo(base, **BEAM), tmp_path)
 

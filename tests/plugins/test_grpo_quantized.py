@@ -12,7 +12,7 @@ from grpo_runs import EXAMPLES, SMALL, Run, grade_lateness, same, tiny_model
 from peft import get_peft_model
 
 from codegym import ConfigError, MissingDependency, PluginError, TrainingJob
-from codegym_grpo import callbacks, decoding, loading, policy, trainer
+from codegym_grpo import callbacks, decoding, loading, refusals, trainer
 from codegym_grpo.policy import Grpo
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="needs the extra quantization")
@@ -129,10 +129,10 @@ def test_evaluation_leaves_the_training_of_a_quantized_model_bit_for_bit_as_it_w
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_shared_decoding_leaves_a_quantized_model_trainable_and_its_completions_as_they_are(
+def test_auto_decoding_leaves_a_quantized_model_trainable_and_its_completions_as_they_are(
     base: str, tmp_path: Path, bits: str
 ) -> None:
-    settings = QUANTIZED | {"quantization": bits, "decode": "shared", "candidates": "sample"}
+    settings = QUANTIZED | {"quantization": bits, "candidates": "sample"}
     run = Run(Grpo(base, **settings), tmp_path, scores=[0, 1], grade=grade_lateness)
     assert min(run.column("grad_norm")) > 0
     assert run.policy.generate(EXAMPLES) == decoding.generate_greedy(
@@ -176,7 +176,7 @@ def test_quantized_weights_cannot_be_finetuned_in_full(base: str, tmp_path: Path
 
 
 def test_without_bitsandbytes_the_command_that_installs_it_is_said(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (policy, loading):
+    for module in (refusals, loading):
         monkeypatch.setattr(module, "find_spec", lambda _: None)
     expected = (
         "policy grpo with quantization needs the package bitsandbytes, which is not installed. "
