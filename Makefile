@@ -40,7 +40,7 @@ $(VENV)/.installed-for-tests: $(INPUTS) | $(VENV)/.installed
 	@command -v mariadb_config >/dev/null && command -v gcc >/dev/null && command -v pkg-config >/dev/null \
 		|| { $(call apt,libmariadb-dev pkg-config gcc python3-dev); }
 	@echo "Installing what the tests need"
-	@$(PIP) --editable '.[mariadb,postgres,duckdb,endpoint,dev]'
+	@$(PIP) --editable '.[mariadb,postgres,duckdb,endpoint,quantization,dev]'
 	@touch $@
 
 # Install Debian packages where that is allowed, else say what to type.

@@ -292,6 +292,15 @@ def test_closing_does_not_wait_for_what_is_still_queued() -> None:
     assert all(backend.closed for backend in backends)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Have Ctrl-C heard: a shell starts its background jobs with it ignored, and then so do the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_a_failing_backend_is_tried_alone_ends_the_trying() -> None:
     backend = Failing(10**6)
 

@@ -12,8 +12,8 @@ import pytest
 
 QUICKSTART = Path(__file__).parents[1] / "benchmarks" / "quickstart.toml"
 SHORT = [  # beams, because what is sampled differs from process to process
-    "--set=training.limit=24",
-    "--set=evaluation.limit=21",
+    "--set=training.limit=16",
+    "--set=evaluation.limit=9",
     "--set=policy.candidates=beam",
     "--set=policy.num_generations=4",
     "--set=policy.prompts_per_step=4",
@@ -53,7 +53,7 @@ MICRO_BATCH_MEANS = ("entropy", "kl")
 
 def test_two_processes_have_the_figures_of_one_to_five_digits(folder: Path) -> None:
     one, two = metrics(folder / "one"), metrics(folder / "two")
-    assert len(one) == len(two) == 6 + 3
+    assert len(one) == len(two) == 4 + 3
     for mine, theirs in zip(one, two, strict=True):
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():
@@ -80,7 +80,7 @@ def test_every_rollout_is_recorded_once_and_only_the_first_process_writes_the_re
         for many in (both, alone)
     ]
     assert key[0] == key[1]
-    assert len((rollouts / "test.after.jsonl").read_text().splitlines()) == 21
+    assert len((rollouts / "test.after.jsonl").read_text().splitlines()) == 9
     assert json.loads((folder / "two" / "manifest.json").read_text())["processes"] == 2
     assert list((folder / "two" / "model").glob("*.safetensors"))
     assert (folder / "two.txt").read_text().count("results in %") == 1

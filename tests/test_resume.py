@@ -19,9 +19,9 @@ import pytest
 QUICKSTART = Path(__file__).parents[1] / "benchmarks" / "quickstart.toml"
 KILLS = 10
 SHORT = [
-    "--set=training.limit=160",
-    "--set=evaluation.limit=40",
-    "--set=evaluation.batch_size=20",
+    "--set=training.limit=96",
+    "--set=evaluation.limit=16",
+    "--set=evaluation.batch_size=8",
     "--set=policy.prompts_per_step=8",
     "--set=policy.num_generations=4",
     "--set=policy.evaluations=2",
@@ -92,12 +92,12 @@ def test_ten_sigkills_at_random_moments_change_nothing(whole: Path, tmp_path: Pa
     dice, out, kills = random.Random(5), tmp_path / "out", 0
     process = start(tmp_path, "run", QUICKSTART, *SHORT, "--out", "out")
     while kills < KILLS:
-        target = lines(out) + dice.randrange(60)
+        target = lines(out) + dice.randrange(20)
         while (process.is_alive() and not (out / "report.json").exists()) or (
             process.is_alive() and lines(out) < target
         ):
             time.sleep(0.01)
-        time.sleep(dice.random() / 4)
+        time.sleep(dice.random() / 10)
         assert process.is_alive(), (tmp_path / "terminal").read_text()
         os.kill(process.pid, signal.SIGKILL)
         process.join()
@@ -108,18 +108,17 @@ def test_ten_sigkills_at_random_moments_change_nothing(whole: Path, tmp_path: Pa
     assert len(json.loads((out / "manifest.json").read_text())["resumed"]) <= KILLS
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(number: int, whole: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(tmp_path, "run", QUICKSTART, *SHORT, "--set=policy.save_steps=0", "--out", "out")
-    wait_for_steps(out, 5)
-    os.kill(process.pid, number)
+    wait_for_steps(out, 4)
+    os.kill(process.pid, signal.SIGTERM)
     assert finish(process) == 130
     said = (tmp_path / "terminal").read_text()
     assert "stopped; what was finished is in out" in said
     assert "To go on: codegym run --resume out" in said
     step = max(json.loads(line)["step"] for line in (out / "metrics.jsonl").open())
-    assert step < 40
+    assert step < 24
     assert (out / "checkpoints" / f"checkpoint-{step}" / "codegym.json").exists()
     assert finish(start(tmp_path, "run", "--resume", "out")) == 0
     assert f"training goes on after step {step}" in (tmp_path / "terminal").read_text()
