@@ -37,7 +37,7 @@ File = Annotated[Path, typer.Argument(help="The run file, TOML.", show_default=F
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: policy.learning_rate=1e-5.")
 ]
-Out = Annotated[Path | None, typer.Option(help="The run's folder [default: runs/<name>/<time>].", show_default=False)]
+Out = Annotated[Path | None, typer.Option(help="The run's folder; else runs/<name>/<time>.", show_default=False)]
 
 
 @app.callback()
