@@ -11,12 +11,12 @@ import datasets
 import torch
 import transformers
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from codegym import ConfigError, Example, TrainingJob
 from codegym_grpo import decoding
+from codegym_grpo.adapter import lora
 from codegym_grpo.supervised import Report
 
 if TYPE_CHECKING:
@@ -146,16 +146,3 @@ def trl_settings(settings: Sft, job: TrainingJob) -> dict[str, Any]:
         "disable_tqdm": True,
         "push_to_hub": False,
     }
-
-
-def lora(settings: Sft) -> LoraConfig:
-    """Return the adapter that is trained."""
-    modules = settings.target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        bias="none",
-    )

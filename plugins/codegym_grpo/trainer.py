@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
 from codegym import ConfigError, Example, Grade, TrainingJob
 from codegym_grpo import decoding
+from codegym_grpo.adapter import lora
 from codegym_grpo.callbacks import BestOnDev, StepReport, Stopwatch
 from codegym_grpo.groups import Groups, prompt_of
 from codegym_grpo.health import Health
@@ -142,19 +142,6 @@ def lay_out(examples: Sequence[Example], settings: Grpo, seed: int, ordered: boo
 def evaluation_steps(evaluations: int, steps: int) -> set[int]:
     """Return the steps after which dev is scored: evenly spread, the last one included."""
     return {math.ceil(steps * part / evaluations) for part in range(1, evaluations + 1)}
-
-
-def lora(settings: Grpo) -> LoraConfig:
-    """Return the adapter that is trained."""
-    modules = settings.target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-        bias="none",
-    )
 
 
 def _short_enough(examples: Sequence[Example], settings: Grpo, tokenizer: PreTrainedTokenizerBase) -> Sequence[Example]:

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from codegym import Example, Grade, Rollout, TrainingJob
-from codegym_grpo import callbacks, trainer
+from codegym_grpo import adapter, callbacks
 from codegym_grpo.policy import Grpo
 
 EXAMPLES = [Example(id=f"train/{row}", prompt=" ".join("abcdefgh"[: row + 1]), answer="") for row in range(8)]
@@ -111,7 +111,7 @@ def rebuilt(policy: Grpo, dtype: str = "float64") -> torch.nn.Module:
     """Return the model that `policy` is training, built anew without TRL, which patches the one it is given."""
     model = AutoModelForCausalLM.from_pretrained(policy.model, dtype=dtype)
     if not policy.full_finetune:
-        model = get_peft_model(model, trainer.lora(policy))
+        model = get_peft_model(model, adapter.lora(policy))
     for name, weight in callbacks.trainable(policy._model).items():
         model.get_parameter(name).data.copy_(weight)
     return model.to(getattr(torch, dtype)).eval()

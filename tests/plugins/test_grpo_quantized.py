@@ -12,7 +12,7 @@ from grpo_runs import EXAMPLES, SMALL, Run, grade_lateness, same, tiny_model
 from peft import get_peft_model
 
 from codegym import ConfigError, MissingDependency, PluginError, TrainingJob
-from codegym_grpo import callbacks, decoding, loading, refusals, trainer
+from codegym_grpo import adapter, callbacks, decoding, loading, refusals, trainer
 from codegym_grpo.policy import Grpo
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="needs the extra quantization")
@@ -42,7 +42,7 @@ class Gradients(callbacks.StepReport):
 def adapted(settings: Grpo) -> torch.nn.Module:
     """Return the model with an adapter that changes it, the same for every quantization."""
     model, _ = loading.load(settings)
-    model = get_peft_model(model, trainer.lora(settings))
+    model = get_peft_model(model, adapter.lora(settings))
     random = torch.Generator().manual_seed(1)
     for weight in callbacks.trainable(model).values():
         weight.copy_(0.1 * torch.randn(weight.shape, generator=random))
