@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from codegym.cli import main
+
+# Where the real data lies beside the checkout, every test and every command that it calls finds it.
+if (Path(__file__).parents[2] / "shared" / "temptabqa-c").is_dir():
+    os.environ.setdefault("CODEGYM_DATA", str(Path(__file__).parents[2] / "shared"))
 
 RUN_FILE = """
 [dataset]

@@ -19,7 +19,7 @@ from codegym_grpo.policy import Grpo
 PAPER = Path(__file__).parents[2] / "benchmarks" / "paper"
 ARCHITECTURES = {"sqlcoder-7b": ("llama", "mistral"), "codegemma-7b": ("gemma",)}
 WORDS = ("<end>", "<pad>", "SELECT 1 --", "SELECT 2 --", "SELECT name FROM athlete --", "oops", "FROM", "medal")
-RELEASE = [Path(os.environ.get("CODEGYM_DATA", "")), Path(__file__).parents[3] / "shared"]
+RELEASE = Path(os.environ.get("CODEGYM_DATA", "")) / "temptabqa-c"
 SAMPLE = ["dataset.plugin=temptabqa_sample", "backend.plugin=sqlite", "evaluation.splits=['test']"]
 SAMPLE += ["training.limit=6", "evaluation.limit=4", "policy.max_completion_tokens=4"]
 
@@ -48,7 +48,7 @@ def test_nothing_in_the_settings_stands_in_the_way(name: str) -> None:
 
 @needs_quantizer
 @pytest.mark.skipif(
-    not any((folder / "temptabqa-c").is_dir() for folder in RELEASE) or not shutil.which("mariadbd"),
+    not RELEASE.is_dir() or not shutil.which("mariadbd"),
     reason="needs the release, in ../shared/temptabqa-c or $CODEGYM_DATA/temptabqa-c, and MariaDB",
 )
 @pytest.mark.parametrize("name", ARCHITECTURES)
