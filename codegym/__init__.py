@@ -4,9 +4,21 @@ from codegym.cluster import ServerProgram
 from codegym.errors import BackendError, CodegymError, ConfigError, Interrupted, MissingDependency, PluginError
 from codegym.hookspecs import hookimpl
 from codegym.jsonl import read_lines
-from codegym.roles import Backend, Dataset, Grade, Guard, Policy, Reward, TrainingJob
+from codegym.roles import Backend, Dataset, Exploit, Grade, Guard, Policy, Reward, TrainingJob
 from codegym.server import PrivateServer
-from codegym.types import NOT_RUN, Cell, Database, Example, Execution, Finding, Message, Rollout, Row
+from codegym.types import (
+    NOT_RUN,
+    Cell,
+    Database,
+    Entity,
+    Example,
+    Execution,
+    Finding,
+    Message,
+    Rollout,
+    Row,
+    Target,
+)
 from codegym.worker import Killed, Worker
 
 __all__ = [
@@ -18,8 +30,10 @@ __all__ = [
     "ConfigError",
     "Database",
     "Dataset",
+    "Entity",
     "Example",
     "Execution",
+    "Exploit",
     "Finding",
     "Grade",
     "Guard",
@@ -34,6 +48,7 @@ __all__ = [
     "Rollout",
     "Row",
     "ServerProgram",
+    "Target",
     "TrainingJob",
     "Worker",
     "hookimpl",

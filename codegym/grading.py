@@ -27,6 +27,9 @@ class Grader:
         self.lanes = lanes
         self.guards = guards
         self.rewards = rewards
+        for label, guard in guards.items():
+            with blaming(f'guard "{label}"'):
+                guard.prepare(lanes.databases)
         self._blamed = {reward.label: f'reward "{reward.label}"' for reward in rewards}
 
     def grade(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
@@ -41,13 +44,13 @@ class Grader:
             if not isinstance(completion, str):
                 raise PluginError(f"the policy gave {completion!r} for example {example.id}, not a text")
         codes = [extract(completion) for completion in completions]
-        refusals = [self._refusal(code, example) for code, example in zip(codes, examples, strict=True)]
+        refusals = [self.refusal(code, example) for code, example in zip(codes, examples, strict=True)]
         attempts = list(zip(examples, completions, codes, refusals, strict=True))
         # All of it first: scoring what is there while the lanes go on would only take their turns at the interpreter.
         executions = iter(
             self.lanes.execute([(code, example) for example, _, code, refusal in attempts if not refusal])
         )
-        return [self._scored(*attempt, NOT_RUN if attempt[-1] else next(executions)) for attempt in attempts]
+        return [self.score(*attempt, NOT_RUN if attempt[-1] else next(executions)) for attempt in attempts]
 
     def reasons(self, rollout: Rollout) -> dict[str, str]:
         """Return why each part of the rollout's reward is what it is, as far as the rewards tell."""
@@ -58,7 +61,8 @@ class Grader:
             reasons |= {_part_label(weighted.label, part): reason for part, reason in explained.items()}
         return reasons
 
-    def _refusal(self, code: str, example: Example) -> str:
+    def refusal(self, code: str, example: Example) -> str:
+        """Return why the code is not to be run, with the guard's label; empty if nothing speaks against it."""
         if not code:
             return NO_CODE
         started = perf_counter()
@@ -72,7 +76,8 @@ class Grader:
         self.lanes.counters.phases["guard"].add(perf_counter() - started)
         return refusal
 
-    def _scored(self, example: Example, completion: str, code: str, refusal: str, execution: Execution) -> Rollout:
+    def score(self, example: Example, completion: str, code: str, refusal: str, execution: Execution) -> Rollout:
+        """Return the rollout of an attempt whose execution is known."""
         started = perf_counter()
         scores: dict[str, float] = {}
         metrics = {"error_rate": float(not execution.ok), "refusal_rate": float(bool(refusal))}

@@ -1,4 +1,4 @@
-"""Specify the five hooks: each returns names and the classes that play one role.
+"""Specify the six hooks: each returns names and the classes that play one role.
 
 A plugin is a module with any of these functions, marked with `@hookimpl`, and an entry point in the group `codegym`
 (or a file named by `plugins = [...]` in a run file):
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import pluggy
 
-from codegym.roles import Backend, Dataset, Guard, Policy, Reward
+from codegym.roles import Backend, Dataset, Exploit, Guard, Policy, Reward
 
 PROJECT = "codegym"
 """Name of the marker, of the entry-point group and prefix of the hooks."""
@@ -84,4 +84,14 @@ def codegym_rewards() -> dict[str, type[Reward]]:  # type: ignore[empty-body]
     >>> @codegym.hookimpl
     ... def codegym_rewards():
     ...     return {"brevity": Brevity}
+    """
+
+
+@hookspec
+def codegym_exploits() -> dict[str, type[Exploit]]:  # type: ignore[empty-body]
+    """Return exploits by name.
+
+    >>> @codegym.hookimpl
+    ... def codegym_exploits():
+    ...     return {"my_cheat": MyCheat}
     """

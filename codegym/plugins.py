@@ -21,7 +21,7 @@ import pluggy
 from codegym import hookspecs
 from codegym.errors import CodegymError, ConfigError, PluginError
 from codegym.hookspecs import PROJECT
-from codegym.roles import Backend, Dataset, Guard, Policy, Reward, Role
+from codegym.roles import Backend, Dataset, Exploit, Guard, Policy, Reward, Role
 
 HOOKS: dict[str, type[Role]] = {
     "codegym_datasets": Dataset,
@@ -29,6 +29,7 @@ HOOKS: dict[str, type[Role]] = {
     "codegym_guards": Guard,
     "codegym_backends": Backend,
     "codegym_rewards": Reward,
+    "codegym_exploits": Exploit,
 }
 RESERVED = {"plugin", "weight", "enabled"}
 """Keys of a plugin's table in a run file that are codegym's, so that no setting can have their names."""

@@ -1,4 +1,4 @@
-"""Declare the five roles that a plugin can play, one verb each."""
+"""Declare the six roles that a plugin can play, one verb each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from codegym.errors import ConfigError
-from codegym.types import Database, Example, Execution, Finding, Rollout
+from codegym.types import Database, Entity, Example, Execution, Finding, Rollout, Target
 
 Grade = Callable[[Sequence[Example], Sequence[str]], list[Rollout]]
 """`grade(examples, completions)` returns one rollout for each completion, in order."""
@@ -52,6 +52,10 @@ class Dataset(Role):
     def databases(self) -> Sequence[Database]:
         """Return the databases that the examples name."""
         return ()
+
+    def entity(self, example: Example) -> Entity | None:
+        """Return whom the question is about, if that is one row of a table of its database; None if unknown."""
+        return None
 
     def fetch(self) -> str:
         """Bring the data to where `load` looks for it, and return a sentence that says where that is."""
@@ -130,6 +134,9 @@ class Guard(Role):
 
     role = "guard"
 
+    def prepare(self, databases: Sequence[Database]) -> None:
+        """Learn which databases the dataset brings. Called before the first `check`."""
+
     @abstractmethod
     def check(self, code: str, example: Example) -> str | None:
         """Return the reason to refuse the code, one sentence for the report, or None."""
@@ -139,10 +146,12 @@ class Backend(Role):
     """Executes code. One thread owns an instance from `open` to `close`.
 
     `multiplexes`: one instance keeps several of the requests of `execute_many` under way, so one lane is enough.
+    `dialect` is sqlglot's name of the SQL that it runs (`"sqlite"`, `"mysql"`), empty for other code.
     """
 
     role = "backend"
     multiplexes: ClassVar[bool] = False
+    dialect: ClassVar[str] = ""
 
     def open(self, databases: Sequence[Database]) -> None:
         """Make the databases available; raise `BackendError` if the machine does not allow it."""
@@ -195,8 +204,25 @@ class Reward(Role):
         """Return a sentence for each part of the score, the reason that it is what it is, for `codegym score`."""
         return {}
 
+    def shape(self, rollout: Rollout) -> str:
+        """Return what rollouts of one make share, such as a query without its constants; empty if that is unknown."""
+        return ""
 
-ROLES: tuple[type[Role], ...] = (Dataset, Policy, Guard, Backend, Reward)
+
+class Exploit(Role):
+    """Cheats: writes a completion that collects reward without answering the question. For `codegym audit`.
+
+    The class docstring says in its first line what is exploited.
+    """
+
+    role = "exploit"
+
+    @abstractmethod
+    def attack(self, target: Target) -> str | None:
+        """Return the completion, or None where the exploit has nothing to work with."""
+
+
+ROLES: tuple[type[Role], ...] = (Dataset, Policy, Guard, Backend, Reward, Exploit)
 
 
 def settings_of(plugin: Role) -> dict[str, object]:

@@ -116,6 +116,30 @@ class Database:
 
 
 @dataclass(frozen=True)
+class Entity:
+    """Whom or what a question is about: the row of `table` whose `column` is `value`, and all that refers to it."""
+
+    table: str
+    column: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an exploit is aimed at: an example, the database it asks, and examples to take answers from.
+
+    `database` is None if the dataset brings none of that name. `dialect` is sqlglot's name of the backend's SQL
+    (`"sqlite"`, `"mysql"`, `"postgres"`, `"duckdb"`; empty if unknown). `others` are examples with known answers, never
+    the one that is attacked.
+    """
+
+    example: Example
+    database: Database | None
+    dialect: str
+    others: Sequence[Example]
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that `codegym check` tells: an `error` stops a run, a `warning` does not, a `note` informs."""
 

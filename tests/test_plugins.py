@@ -170,7 +170,7 @@ def test_a_second_copy_of_a_distribution_is_not_a_second_plugin(install: Install
         (
             REWARD,
             "offers nothing: it needs a function codegym_datasets or codegym_policies or codegym_guards or "
-            "codegym_backends or codegym_rewards marked with @codegym.hookimpl",
+            "codegym_backends or codegym_rewards or codegym_exploits marked with @codegym.hookimpl",
         ),
     ],
 )

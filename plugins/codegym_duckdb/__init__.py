@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -43,6 +43,8 @@ class Duckdb(codegym.Backend):
     max_text    bytes of the code and of one value; default 32,768
     memory_mb   mebibytes that DuckDB may hold for one lane; default 512
     """
+
+    dialect: ClassVar[str] = "duckdb"
 
     time_limit: Annotated[float, Field(gt=0)] = 2.0
     max_rows: Annotated[int, Field(ge=1)] = 10_000

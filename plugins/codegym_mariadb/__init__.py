@@ -75,6 +75,7 @@ class Mariadb(codegym.Backend):
     sql_mode: Annotated[str, Field(pattern=r"^[A-Z_,]*$")] = SQL_MODE
 
     multiplexes: ClassVar[bool] = True
+    dialect: ClassVar[str] = "mysql"
 
     def __post_init__(self) -> None:
         self._station: Station | None = None

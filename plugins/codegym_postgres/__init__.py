@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -53,6 +53,8 @@ class Postgres(codegym.Backend):
 
     Text compares by its bytes, as in SQLite; upper and lower case are those of ASCII letters.
     """
+
+    dialect: ClassVar[str] = "postgres"
 
     service: str = ""
     host: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -43,6 +43,8 @@ class Sqlite(codegym.Backend):
     max_text    bytes of the code and of one value; what works on one large value is stopped late
     memory_mb   mebibytes that SQLite may hold for one lane, its copies of the databases included
     """
+
+    dialect: ClassVar[str] = "sqlite"
 
     max_steps: Annotated[int, Field(ge=1000)] = 50_000_000
     time_limit: Annotated[float, Field(gt=0)] = 5.0
