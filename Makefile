@@ -13,7 +13,7 @@ test: $(VENV)/.installed-for-tests  ## set up, the database servers included, th
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-for-tests  ## mend what ruff can mend, and say the rest
 	$(VENV)/bin/ruff check --fix .

@@ -13,9 +13,14 @@ import pytest
 
 from codegym.cli import main
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core of its own; more threads would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where the real data lies beside the checkout, every test and every command that it calls finds it.
 if (Path(__file__).parents[2] / "shared" / "temptabqa-c").is_dir():
     os.environ.setdefault("CODEGYM_DATA", str(Path(__file__).parents[2] / "shared"))
+
+LONGEST = ("test_resume.py", "test_processes.py", "test_faults.py", "test_story.py")
+"""Files of tests that take longest: begun first, so that not one of them is left over for a single process."""
 
 RUN_FILE = """
 [dataset]
@@ -32,6 +37,11 @@ plugin = "sqlite"
 
 [rewards.rems]
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture
@@ -68,7 +78,7 @@ def cli(
 ) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Call the command line in this process: `cli("check", file)`."""
     handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "300")
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = ["codegym", *map(str, arguments)]

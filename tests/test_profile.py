@@ -154,7 +154,7 @@ def test_a_profile_that_was_cut_off_is_gone_on_with_and_is_the_same(cli: Cli, fi
     assert "stopped.jsonl has 5 of 10 questions already" in finished.stdout
     cli(*learner, "--out", "whole.jsonl")
     assert Path("stopped.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
-    assert "open" not in cli(*learner, "--out", "whole.jsonl").stdout
+    assert "open " not in cli(*learner, "--out", "whole.jsonl").stdout
 
 
 def test_a_line_that_a_crash_cut_off_is_told(
