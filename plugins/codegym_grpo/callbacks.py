@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from codegym import PluginError
-from codegym_grpo.together import is_first, wait_for_all
+from codegym_grpo.sharding import local, whole
+from codegym_grpo.together import is_first, names_anywhere, wait_for_all
 
 if TYPE_CHECKING:
     from codegym_grpo.policy import Grpo
@@ -102,9 +103,9 @@ class StepReport(TrainerCallback):
         if self._reach_checked:
             return
         reached = gradient_reaches(model)
-        self._reach_checked = any(reached.values())
-        if self._reach_checked and not all(reached.values()):
-            missed = [name for name, is_reached in reached.items() if not is_reached]
+        somewhere = set(names_anywhere(name for name, is_reached in reached.items() if is_reached))
+        self._reach_checked = bool(somewhere)
+        if missed := [name for name in reached if somewhere and name not in somewhere]:
             logger.warning(
                 "no gradient reaches %d of %d modules that are to be trained, the first: %s. Look at target_modules "
                 "and quantization",
@@ -215,14 +216,15 @@ class BestOnDev(TrainerCallback):
 
     def _keep(self, score: float, step: int, model: torch.nn.Module) -> None:
         self.score, self.step = score, step
+        weights = whole_weights(model)
         if is_first():
             written = self._file.with_suffix(".tmp")  # a crash while writing must not leave half a file
-            save_file({name: weight.contiguous() for name, weight in trainable(model).items()}, written)
+            save_file(weights, written)
             written.replace(self._file)
         wait_for_all()
 
     def put_back(self, model: torch.nn.Module) -> None:
-        """Put the best weights back into the model."""
+        """Put the best weights back into the model, which must not be sharded."""
         weights = trainable(model)
         for name, best in load_file(self._file).items():
             weights[name].copy_(best)
@@ -233,13 +235,23 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
+def whole_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights that are being trained in the first process, and none in the others, which help to collect."""
+    kept = {}
+    for name, weight in trainable(model).items():
+        complete = whole(weight)
+        if is_first():
+            kept[name] = complete.contiguous() if complete is weight else complete.cpu()
+    return kept
+
+
 def gradient_reaches(model: torch.nn.Module) -> dict[str, bool]:
-    """Return by name, for each module with an adapter or each weight without, whether it has a gradient."""
+    """Return by name, for each module with an adapter or each weight without, whether it has a gradient here."""
     reached: dict[str, bool] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             module = name.partition(".lora_")[0]  # half of an adapter starts as zero, and has its gradient at once
-            reached[module] = reached.get(module, False) or (weight.grad is not None and bool(weight.grad.any()))
+            reached[module] = reached.get(module, False) or (weight.grad is not None and bool(local(weight.grad).any()))
     return reached
 
 

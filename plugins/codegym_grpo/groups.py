@@ -16,10 +16,11 @@ from codegym import Example, Grade, PluginError, Rollout
 from codegym_grpo import decoding
 from codegym_grpo.callbacks import GRADED, Stopwatch
 from codegym_grpo.candidates import candidates_of
+from codegym_grpo.sharding import gathered
 from codegym_grpo.together import names_anywhere
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import GRPOTrainer
 
     from codegym_grpo.policy import Grpo
@@ -75,10 +76,16 @@ class Groups:
                 f"policy grpo: TRL {trl.__version__} did not hand over each prompt {size} times in a row, so the "
                 "candidates of one question would not be compared with each other. Install: pip install 'trl>=1.8,<2'"
             )
-        if not self._settings.resample_rounds:
-            prompt_ids = [decoding.token_ids(self._tokenizer, prompt) for prompt in prompts[::size]]
-            return self._columns(prompt_ids, self._decoded(prompt_ids, trainer))
-        groups = self._of(self._questions(prompts[::size], trainer), trainer)
+        candidates = self._with_others if self._settings.resample_rounds else self._of_the_asked
+        with gathered(self._model(trainer)):
+            return candidates(prompts[::size], trainer)
+
+    def _of_the_asked(self, prompts: Sequence[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        prompt_ids = [decoding.token_ids(self._tokenizer, prompt) for prompt in prompts]
+        return self._columns(prompt_ids, self._decoded(prompt_ids, trainer))
+
+    def _with_others(self, prompts: Sequence[Any], trainer: GRPOTrainer) -> dict[str, Any]:
+        groups = self._of(self._questions(prompts, trainer), trainer)
         self._replace_flat(groups, trainer)
         self._graded = [rollout for group in groups for rollout in group.rollouts]
         completion_ids = [ids for group in groups for ids in group.completion_ids]
@@ -160,9 +167,13 @@ class Groups:
         return groups
 
     def _decoded(self, prompt_ids: list[list[int]], trainer: GRPOTrainer) -> list[list[int]]:
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = self._model(trainer)
         with self._stopwatch.phase("generate"), decoding.evaluation_mode(model):
             return candidates_of(self._settings, model, self._tokenizer)(prompt_ids)
+
+    def _model(self, trainer: GRPOTrainer) -> PreTrainedModel:
+        model: PreTrainedModel = trainer.accelerator.unwrap_model(trainer.model)
+        return model
 
     def _rollouts(self, examples: Sequence[Example], texts: Sequence[str]) -> list[Rollout]:
         with self._stopwatch.phase("execute"):

@@ -29,8 +29,19 @@ def load(settings: Grpo) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the model, on the device where it will work, and its tokenizer; `ConfigError` if there is none."""
     _silence()
     set_threads(settings.threads)
+    together.join(torch.cuda.is_available())
+    model, tokenizer = read(settings)
+    if settings.decode == "auto":
+        beams = settings.candidate_beams if settings.candidates == "beam" else settings.eval_beams
+        decoding.tell_obstacle(model, beams)
+    if settings.quantization != "none" and not torch.cuda.is_available():
+        logger.warning('quantization = "%s" on a CPU saves memory, not time', settings.quantization)
+    return model, tokenizer
+
+
+def read(settings: Grpo) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return what `load` does, when it was called before."""
     cuda = torch.cuda.is_available()
-    together.join(cuda)
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if cuda and not settings.full_finetune else "float32"
@@ -47,11 +58,6 @@ def load(settings: Grpo) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             "folder with config.json, weights and tokenizer (a relative path starts with ./), or to a hub name"
         ) from error
     keep_gradients(model)
-    if settings.decode == "auto":
-        beams = settings.candidate_beams if settings.candidates == "beam" else settings.eval_beams
-        decoding.tell_obstacle(model, beams)
-    if settings.quantization != "none" and not cuda:
-        logger.warning('quantization = "%s" on a CPU saves memory, not time', settings.quantization)
     return model.eval(), tokenizer
 
 

@@ -11,6 +11,7 @@ import trl
 from trl import GRPOConfig
 
 from codegym import PluginError, TrainingJob
+from codegym_grpo import sharding
 from codegym_grpo.refusals import processes
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def trl_settings(settings: Grpo, job: TrainingJob, steps: int) -> dict[str, Any]
         "disable_tqdm": True,
         "push_to_hub": False,
     }
-    return loss | candidates | update | loop
+    return loss | candidates | update | loop | sharding.trl_settings(settings.distributed)
 
 
 def trl_config(settings: Mapping[str, Any]) -> GRPOConfig:

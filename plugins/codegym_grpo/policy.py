@@ -75,6 +75,9 @@ class Grpo(Policy):
     the address `vllm_server`.
 
     `processes` (0): how many processes must train together, on all machines; 0 takes as many as a launcher started.
+    `distributed`, what each of them holds: "ddp" all of the model, its gradients and the optimizer's state; "fsdp" a
+    part of each, and all weights while it decodes (on GPUs only); "deepspeed_zero2", which needs the package deepspeed,
+    all weights and a part of the rest.
     `threads` (0): CPU threads of torch; 0 leaves a core to everything else.
     """
 
@@ -120,6 +123,7 @@ class Grpo(Policy):
     eval_batch: Count = 64
     save_steps: CountOrNone = 0
     processes: CountOrNone = 0
+    distributed: Literal["ddp", "fsdp", "deepspeed_zero2"] = "ddp"
     vllm_mode: Literal["colocate", "server"] = "colocate"
     vllm_server: str = ""
     vllm_gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.3
@@ -144,13 +148,14 @@ class Grpo(Policy):
         Processes that train together share the work.
         """
         model, tokenizer = self._loaded(examples)
-        from codegym_grpo import decoding, together
+        from codegym_grpo import decoding, sharding, together
 
         prompts = [example.prompt for example in examples]
         limits = self.max_completion_tokens, self.eval_batch, self.eval_beams
-        return together.shared_out(
-            prompts, lambda share: decoding.generate_greedy(model, tokenizer, share, *limits, self.decode)
-        )
+        with sharding.gathered(model):
+            return together.shared_out(
+                prompts, lambda share: decoding.generate_greedy(model, tokenizer, share, *limits, self.decode)
+            )
 
     def sample(self, examples: Sequence[Example], seed: int) -> list[str]:
         """Return a sample at `temperature` for each example, from a random state of its own."""
@@ -175,7 +180,7 @@ class Grpo(Policy):
 
         training = trainer.Training(self, model, tokenizer, examples, grade, job)
         self._model = training.model
-        training.run()
+        self._model = training.run()
 
     def last_checkpoint(self, folder: Path) -> int:
         """Return the step of the last complete checkpoint in the folder; 0 if there is none."""

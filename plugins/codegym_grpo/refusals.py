@@ -32,12 +32,18 @@ def missing_packages(settings: Grpo) -> Iterable[MissingDependency]:
         yield missing_quantizer()
     if settings.decode == "vllm" and find_spec("vllm") is None:
         yield MissingDependency('policy grpo with decode = "vllm"', "vllm", "pip install 'trl[vllm]'")
+    if settings.distributed == "deepspeed_zero2" and find_spec("deepspeed") is None:
+        yield MissingDependency(
+            'policy grpo with distributed = "deepspeed_zero2"', "deepspeed", "pip install deepspeed"
+        )
 
 
 def problems(settings: Grpo) -> Iterable[str]:
     """Yield a sentence for each setting that does not go with the others."""
     yield from _of_the_model(settings)
     yield from _of_the_candidates(settings)
+    if settings.distributed != "ddp":
+        yield from _of_sharding(settings)
     yield from _of_the_loss(settings)
     yield from _of_several_iterations(settings)
     if settings.decode == "vllm":
@@ -93,6 +99,24 @@ def _of_the_candidates(settings: Grpo) -> Iterable[str]:
             f"micro_batch = {settings.micro_batch} must divide the {completions} completions of a step "
             f"(prompts_per_step = {settings.prompts_per_step} times num_generations = "
             f"{settings.num_generations}{each})"
+        )
+
+
+def _of_sharding(settings: Grpo) -> Iterable[str]:
+    if processes() == 1:
+        yield (
+            f'distributed = "{settings.distributed}" spreads the model over several processes, and there is one; start '
+            'them with torchrun --nproc-per-node GPUS -m codegym run FILE --out FOLDER, or set distributed = "ddp"'
+        )
+    if settings.distributed == "fsdp" and settings.quantization != "none":
+        yield (
+            f'distributed = "fsdp" with quantization = "{settings.quantization}": quantized weights are not spread; '
+            'use distributed = "deepspeed_zero2" or "ddp", or quantization = "none"'
+        )
+    if settings.dtype == "float16":
+        yield (
+            f'distributed = "{settings.distributed}" with dtype = "float16": the scaling of its loss is not known to '
+            'work there; use dtype = "bfloat16"'
         )
 
 

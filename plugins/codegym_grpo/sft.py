@@ -51,6 +51,8 @@ def load(settings: Sft) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             f"policy sft: cannot load the model {settings.model!r} ({str(error).splitlines()[0]}). Set model to a "
             "folder with config.json, weights and tokenizer (a relative path starts with ./), or to a hub name"
         ) from error
+    if settings.decode == "auto":
+        decoding.tell_obstacle(model, 1)
     return model.to("cuda" if cuda else "cpu").eval(), tokenizer  # type: ignore[arg-type]
 
 

@@ -54,7 +54,8 @@ class Supervised(Policy):
         from codegym_grpo.decoding import generate_greedy
 
         prompts = [example.prompt for example in examples]
-        return generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.decode_batch_size)
+        limits = self.max_new_tokens, self.decode_batch_size
+        return generate_greedy(self.model, self.tokenizer, prompts, *limits, how="auto")
 
     def train(self, examples: Sequence[Example], grade: Grade, job: TrainingJob) -> None:
         """Learn the targets; nothing is graded. Raise `ConfigError` if an example has none."""

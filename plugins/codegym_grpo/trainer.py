@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
 from codegym import ConfigError, Example, Grade, TrainingJob
-from codegym_grpo import decoding
+from codegym_grpo import decoding, loading, sharding
 from codegym_grpo.adapter import lora
 from codegym_grpo.callbacks import BestOnDev, StepReport, Stopwatch
 from codegym_grpo.groups import Groups, prompt_of
@@ -81,7 +82,7 @@ class Training:
         stopwatch = Stopwatch()
         report, health = StepReport(job.log, stopwatch, settings), Health(settings)
         groups = Groups(settings, tokenizer, laid_out, usable, grade, job.seed, stopwatch)
-        self._job, self._steps = job, steps
+        self._settings, self._job, self._steps = settings, job, steps
         self._best = BestOnDev(job.dev_score, scored, job.folder)
         kept: dict[str, Stateful] = {"best": self._best, "health": health}
         self._checkpoints = Checkpoints(job.folder, kept, job.stopping, settings.save_steps, cycle)
@@ -98,15 +99,16 @@ class Training:
             )
         except ValueError as error:
             raise ConfigError(f"policy grpo: TRL refuses these settings: {error}") from error
+        sharding.refuse_another(settings.distributed, self._trainer.accelerator)
         self._trainer.remove_callback(PrinterCallback)
         self.model: PreTrainedModel = self._trainer.model
         if not settings.full_finetune:
             _adapter_to_float32(self.model)
 
-    def run(self) -> None:
-        """Train to the end; the model then has the weights that scored best on dev. What `grade` raises stops it.
+    def run(self) -> PreTrainedModel:
+        """Train to the end; return the model, whole, with the weights that scored best on dev.
 
-        If it was asked to stop before, the model is left as it then is.
+        What `grade` raises stops it. If it was asked to stop before, the model is left as it then is.
         """
         step = self._job.step
         if step:
@@ -114,14 +116,24 @@ class Training:
         if step < self._steps:  # TRL would train on after the end
             self._trainer.train(resume_from_checkpoint=str(checkpoint(self._job.folder, step)) if step else None)
         if self._checkpoints.stopped:
-            return
-        self._best.put_back(self.model)
+            return self.model
+        model = self._loaded_anew() if sharding.is_sharded(self.model) else self.model
+        self._best.put_back(model)
         if self._best.score > -math.inf:
             logger.info("best on dev: %.4f after step %d", self._best.score, self._best.step)
             if self._best.step == 0:
                 logger.warning("no evaluation beat the model as it came (%.4f on dev): it is kept", self._best.score)
-        self.model.zero_grad(set_to_none=True)
-        self.model.eval()
+        model.zero_grad(set_to_none=True)
+        return model.eval()
+
+    def _loaded_anew(self) -> PreTrainedModel:
+        """Return the model before the training: a sharded one cannot be put together again."""
+        model, _ = loading.read(self._settings)
+        if self._settings.full_finetune:
+            return model
+        adapted: PreTrainedModel = get_peft_model(model, lora(self._settings))
+        _adapter_to_float32(adapted)
+        return adapted
 
 
 def lay_out(examples: Sequence[Example], settings: Grpo, seed: int, ordered: bool = False) -> list[Example]:

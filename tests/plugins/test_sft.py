@@ -93,6 +93,12 @@ def test_a_prompt_of_messages_is_learned_as_it_is_asked(base: str) -> None:
     assert row["completion_mask"] == [0, 0, 1, 1, 1]
 
 
+def test_it_decodes_without_generate_what_generate_decodes(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Sft(base, decode="generate", max_new_tokens=6).generate(PAIRS)
+    monkeypatch.setattr(decoding, "generate", None)
+    assert Sft(base, max_new_tokens=6).generate(PAIRS) == expected
+
+
 def test_the_same_seed_trains_the_same_weights(base: str, tmp_path: Path) -> None:
     def weights() -> dict[str, torch.Tensor]:
         policy = Sft(base, **ADAPTER | {"epochs": 2, "batch_size": 4})
