@@ -36,7 +36,7 @@ class _Builder:
 
     ONE: ClassVar[dict[str, type[Role]]] = {"dataset": Dataset, "policy": Policy, "backend": Backend}
     MANY = ("guards", "rewards")
-    CORE = ("name", "note", "seed", "training", "evaluation", "execution")
+    CORE = ("name", "note", "seed", "exclude", "training", "evaluation", "execution", "perturbation")
 
     def __init__(self, run_file: RunFile, plugins: Plugins) -> None:
         self.run_file = run_file
@@ -77,6 +77,7 @@ class _Builder:
             name=name,
             note=top.note,
             seed=top.seed,
+            exclude=top.exclude,
             dataset=dataset,
             policy=policy,
             backend=backend,
@@ -85,6 +86,7 @@ class _Builder:
             training=top.training,
             evaluation=top.evaluation,
             execution=top.execution,
+            perturbation=top.perturbation,
             resolved=resolved,
             sources=self.sources,
         )

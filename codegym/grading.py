@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 from codegym.errors import PluginError
 from codegym.extract import extract
 from codegym.lanes import Lanes
+from codegym.perturbing import REASONS, Perturber, figures
 from codegym.plugins import blaming
 from codegym.roles import Guard
 from codegym.settings import WeightedReward
@@ -50,7 +52,29 @@ class Grader:
         executions = iter(
             self.lanes.execute([(code, example) for example, _, code, refusal in attempts if not refusal])
         )
-        return [self.score(*attempt, NOT_RUN if attempt[-1] else next(executions)) for attempt in attempts]
+        scored = [self.score(*attempt, NOT_RUN if attempt[-1] else next(executions)) for attempt in attempts]
+        return self.examined(scored)
+
+    def examined(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Return scored rollouts as `[perturbation]` of the run file has them, the same ones where it is off."""
+        perturber = self.lanes.perturber
+        if perturber is None:
+            return list(rollouts)
+        verdicts = perturber.judge(rollouts, self.lanes.execute)
+        return [self._sentenced(*pair, perturber) for pair in zip(rollouts, verdicts, strict=True)]
+
+    def _sentenced(self, rollout: Rollout, verdict: str, perturber: Perturber) -> Rollout:
+        """Return the rollout with the verdict on it among its metrics and, if it is not fine, what follows from it."""
+        use, reason = perturber.settings.use, perturber.reason(verdict, rollout.example)
+        if use == "guard" and reason:
+            refusal = f"perturbation: {reason}"
+            rollout = self.score(rollout.example, rollout.completion, rollout.code, refusal, NOT_RUN)
+        scores, reward = rollout.scores, rollout.reward
+        if use == "reward":
+            points = -perturber.settings.penalty if reason else 0.0
+            scores, reward = {**scores, "perturbation": points}, reward + points
+        metrics = {**rollout.metrics, **figures(verdict)}
+        return replace(rollout, scores=scores, metrics=metrics, reward=reward)
 
     def reasons(self, rollout: Rollout) -> dict[str, str]:
         """Return why each part of the rollout's reward is what it is, as far as the rewards tell."""
@@ -59,6 +83,9 @@ class Grader:
             with blaming(f'reward "{weighted.label}"'):
                 explained = weighted.reward.explain(rollout) if weighted.weight else {}
             reasons |= {_part_label(weighted.label, part): reason for part, reason in explained.items()}
+        if self.lanes.perturber and rollout.scores.get("perturbation"):
+            verdict = next(name for name in REASONS if rollout.metrics[f"{name}_rate"])
+            reasons["perturbation"] = self.lanes.perturber.reason(verdict, rollout.example)
         return reasons
 
     def refusal(self, code: str, example: Example) -> str:

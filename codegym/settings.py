@@ -85,15 +85,31 @@ class ExecutionSettings(_Settings):
     attempts: Annotated[int, Field(ge=1)] = 7
 
 
+class Perturbation(_Settings):
+    """Whether well-paid code also runs on perturbed databases, and what becomes of it if it answers no question.
+
+    A rollout of `from_reward` points or more is looked at, if the dataset says whom its question is about: `report` only
+    counts what is found, `reward` takes `penalty` points off, `guard` refuses the code. `copies` is the number of copies
+    of each database in which its entities have other facts.
+    """
+
+    use: Literal["off", "report", "reward", "guard"] = "off"
+    from_reward: float = 50.0
+    penalty: Annotated[float, Field(ge=0)] = 1100.0
+    copies: Annotated[int, Field(ge=0, le=16)] = 8
+
+
 class CoreSettings(_Settings):
-    """What a run file says beside its plugins."""
+    """What a run file says beside its plugins. `exclude` is a file with the ids of examples to leave out."""
 
     name: Annotated[str, Field(pattern=r"^(\w[\w.-]*)?$")] = ""
     note: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    exclude: Path | None = None
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     execution: ExecutionSettings = ExecutionSettings()
+    perturbation: Perturbation = Perturbation()
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,7 @@ class WeightedReward:
 class Run:
     """A run file as objects: everything that `codegym run` needs, checked.
 
+    `exclude` is a file with the ids of examples to leave out, None for all of them.
     `resolved` is the same as one table with every default written out, and `sources` says where each plugin came from.
     """
 
@@ -116,6 +133,7 @@ class Run:
     name: str
     note: str
     seed: int
+    exclude: Path | None
     dataset: Dataset
     policy: Policy
     backend: Backend
@@ -124,6 +142,7 @@ class Run:
     training: Training
     evaluation: Evaluation
     execution: ExecutionSettings
+    perturbation: Perturbation
     resolved: Table
     sources: Mapping[str, Source]
 

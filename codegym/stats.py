@@ -34,3 +34,21 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost, 0.5).pvalue)
+
+
+def rank_correlations(before: Sequence[float], after: Sequence[float]) -> dict[str, float | None]:
+    """Return Spearman's rho and Kendall's tau-b of paired values: 1 if both put everything in the same order.
+
+    Equal values share a rank. Where one side has a single value, there is no order: None. Formulas: Spearman 1904,
+    Kendall 1945. The sequences pair up by position; `ValueError` if their lengths differ.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} values against {len(after)}")
+    if len(set(before)) < 2 or len(set(after)) < 2:
+        return {"spearman": None, "kendall": None}
+    from scipy.stats import kendalltau, spearmanr
+
+    return {
+        "spearman": float(spearmanr(before, after).statistic),
+        "kendall": float(kendalltau(before, after).statistic),
+    }

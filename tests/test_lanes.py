@@ -57,6 +57,16 @@ def test_answers_come_in_the_order_of_the_requests_whichever_lane_is_faster() ->
         assert run(lanes, *codes) == [f"one {code}" for code in codes]
 
 
+def test_known_answers_are_given_instead_of_running_the_code_until_others_are_known() -> None:
+    backend = Echo()
+    with lanes_of([backend], cache_size=0) as lanes:
+        lanes.know([(("a", EXAMPLE), Execution(rows=(("known",),), repeatable=False))])
+        assert run(lanes, "a", "b", "a") == ["known", "one b", "known"]
+        lanes.know([])
+        assert run(lanes, "a") == ["one a"]
+    assert backend.calls == ["b", "a"]
+
+
 def test_each_backend_lives_in_one_thread_from_open_to_close() -> None:
     backends = [Echo(), Echo()]
     with lanes_of(backends) as lanes:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from codegym.stats import mcnemar, wilson_interval
+from codegym.stats import mcnemar, rank_correlations, wilson_interval
 
 
 def test_wilson_interval_is_the_root_of_its_quadratic():
@@ -46,3 +46,20 @@ def test_mcnemar_of_no_change_is_1():
 def test_mcnemar_refuses_sequences_that_do_not_pair_up():
     with pytest.raises(ValueError):
         mcnemar([True], [True, False])
+
+
+def test_rank_correlations_are_1_for_the_same_order_and_minus_1_for_the_reverse():
+    assert rank_correlations([1, 2, 3, 5], [10, 20, 30, 31]) == pytest.approx({"spearman": 1, "kendall": 1})
+    assert rank_correlations([1, 2, 3], [3, 2, 1]) == pytest.approx({"spearman": -1, "kendall": -1})
+
+
+def test_rank_correlations_of_equal_values_share_ranks():
+    # Ranks 1.5 1.5 3 and 1 2 3; of three pairs two agree and one is equal on one side: 2 / sqrt(2 * 3).
+    found = rank_correlations([1, 1, 2], [1, 2, 3])
+    assert found == pytest.approx({"spearman": math.sqrt(3) / 2, "kendall": 2 / math.sqrt(6)})
+
+
+def test_a_single_value_has_no_order():
+    assert rank_correlations([1, 1], [1, 2]) == {"spearman": None, "kendall": None}
+    with pytest.raises(ValueError, match="1 values against 2"):
+        rank_correlations([1], [1, 2])

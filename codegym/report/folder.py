@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,10 +17,6 @@ from filelock import FileLock, Timeout
 
 from codegym.errors import BackendError, ConfigError
 from codegym.processes import processes, rank
-from codegym.types import Execution, Rollout
-
-ROWS_KEPT = 100
-"""How many rows of an answer a rollout's record keeps; `row_count` tells how many there were."""
 
 
 class RunFolder:
@@ -121,14 +114,18 @@ class RunFolder:
         self.write_text(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
+        """Write a file of text, whole or not at all."""
+        self.write_bytes(name, text.encode("utf-8"))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all: into a temporary file, synced, then renamed, and the folder synced."""
         if (target := self._own(name)) is None:
             return
         temporary = _temporary(target)
         with writing(target):
             try:
-                with temporary.open("w", encoding="utf-8") as file:
-                    file.write(text)
+                with temporary.open("wb") as file:
+                    file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.replace(target)
@@ -254,55 +251,6 @@ class writing:  # noqa: N801 (reads as a verb: `with writing(path)`)
             raise BackendError(
                 f"cannot write {self.path}: {error.strerror or error}; what was written before is whole"
             ) from error
-
-
-def rollout_record(rollout: Rollout, **context: str | int) -> dict[str, Any]:
-    """Return a rollout as a JSON object: the example by its id, at most `ROWS_KEPT` rows of the answer."""
-    return {
-        "id": rollout.example.id,
-        **context,
-        "completion": _printable(rollout.completion),
-        "code": _printable(rollout.code),
-        "refusal": _printable(rollout.refusal),
-        "execution": _execution_record(rollout.execution),
-        "scores": dict(rollout.scores),
-        "metrics": dict(rollout.metrics),
-        "reward": rollout.reward,
-    }
-
-
-def _execution_record(execution: Execution) -> dict[str, Any]:
-    return {
-        "columns": [_printable(column) for column in execution.columns],
-        "rows": [[_cell(cell) for cell in row] for row in execution.rows[:ROWS_KEPT]],
-        "row_count": len(execution.rows),
-        "error": execution.error,
-        "message": _printable(execution.message),
-        "seconds": round(execution.seconds, 6),
-        "truncated": execution.truncated,
-    }
-
-
-_CELLS: dict[type, Callable[[Any], Any]] = {
-    bytes: lambda cell: {"base64": base64.b64encode(cell).decode()},
-    Decimal: str,
-    datetime: datetime.isoformat,
-    date: date.isoformat,
-    time: time.isoformat,
-    timedelta: str,
-    str: lambda cell: _printable(cell),
-    float: lambda cell: cell if math.isfinite(cell) else str(cell),  # JSON has no word for infinity
-}
-
-
-def _cell(cell: object) -> Any:
-    convert = _CELLS.get(type(cell))
-    return convert(cell) if convert else cell
-
-
-def _printable(text: str) -> str:
-    """Replace lone surrogates, which a model may write and no file can hold."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _without_none(value: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from codegym import ConfigError, Database, Dataset, Example, Finding
+from codegym import ConfigError, Database, Dataset, Entity, Example, Finding
 from codegym_temptabqa.databases import build_database, infoboxes
 from codegym_temptabqa.files import EXTRA_FILES, FILES, find_folder, read_rows
 from codegym_temptabqa.parse import parse
@@ -57,6 +57,11 @@ class Temptabqa(Dataset):
     def databases(self) -> list[Database]:
         """Return `original`, from the infoboxes of all splits but one, and `counterfactual`, from that one's."""
         return [build_database(name, infoboxes(contexts)[0]) for name, contexts in self.contexts().items()]
+
+    def entity(self, example: Example) -> Entity | None:
+        """Return the athlete of the question's infobox, None if it could not be read."""
+        athlete = example.metadata["athlete"]
+        return Entity("athlete", "name", athlete) if athlete else None
 
     def findings(self) -> Iterator[Finding]:
         """Yield what stands in the release: counts, repetitions, dirty answers, and what no parser can read."""

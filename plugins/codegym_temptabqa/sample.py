@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from codegym import ConfigError, Database, Dataset, Example, Message, Row
+from codegym import ConfigError, Database, Dataset, Entity, Example, Message, Row
 from codegym_temptabqa import names
 from codegym_temptabqa.kinds import KINDS, Kind, Slots, query, write
 from codegym_temptabqa.prompts import DEFAULT_PROMPT, DEFAULT_SYSTEM, build_prompt
@@ -29,16 +29,17 @@ Wordings = Callable[[Kind], Sequence[str]]
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with the number of its kind, its right query and the answer that the query finds."""
+    """A question with the number of its kind, whom it is about, its right query and what the query finds."""
 
     question: str
     kind: str
+    athlete: str
     target: str
     answer: str
 
     def example(self, name: str, prompt: str | Sequence[Message], database: str) -> Example:
         """Return the question as an example of that id and prompt."""
-        metadata = {"question": self.question, "kind": self.kind, "target": self.target}
+        metadata = {"question": self.question, "kind": self.kind, "athlete": self.athlete, "target": self.target}
         return Example(name, prompt, self.answer, database, metadata)
 
 
@@ -97,7 +98,8 @@ class Invention:
                     slots = _slots(rng.choice(events), rng)
                     target = query(kind.readings[0], slots)
                     if zlib.crc32(target.encode()) % 10 in share and (found := answer(connection, target)):
-                        yield Asked(write(rng.choice(wordings(kind)), slots, rng), str(kind.number), target, found)
+                        question = write(rng.choice(wordings(kind)), slots, rng)
+                        yield Asked(question, str(kind.number), slots["name"], target, found)
                         break
                 else:
                     raise ConfigError(f"{self.name}: no question of kind {kind.number} to be found; raise `athletes`")
@@ -176,6 +178,10 @@ class TemptabqaSample(Dataset):
     def databases(self) -> Sequence[Database]:
         """Return the one database, `sample`."""
         return (self.invention.database,)
+
+    def entity(self, example: Example) -> Entity:
+        """Return the athlete."""
+        return Entity("athlete", "name", example.metadata["athlete"])
 
     def load(self, split: str) -> list[Example]:
         """Return the questions of one split with their answers."""

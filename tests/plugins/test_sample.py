@@ -85,6 +85,16 @@ def test_the_target_of_a_sample_question_returns_its_answer():
             assert example.metadata["question"] in str(example.prompt)
 
 
+def test_a_question_is_about_an_athlete_of_its_database():
+    sample = TemptabqaSample()
+    known = {name for _, name in sample.databases()[0].tables["athlete"]}
+    for example in sample.load("dev"):
+        entity = sample.entity(example)
+        assert (entity.table, entity.column) == ("athlete", "name")
+        assert entity.value in known
+        assert entity.value in example.metadata["question"]
+
+
 def test_no_question_stands_in_two_splits():
     sample = TemptabqaSample()
     targets = [{example.metadata["target"] for example in sample.load(split)} for split in sample.splits()]

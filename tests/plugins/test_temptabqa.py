@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codegym import ConfigError, Database
+from codegym import ConfigError, Database, Entity
 from codegym_temptabqa import codegym_datasets
 from codegym_temptabqa.databases import build_database, infoboxes
 from codegym_temptabqa.fetch import fetch
@@ -216,6 +216,13 @@ def test_an_example_holds_the_question_and_the_answer_as_they_stand_in_the_file(
     assert "CREATE INDEX" not in example.prompt
     assert example.prompt.endswith("### Question\nonly in counterfactual\n\n### SQL\n")
     assert dataset.load("hard")[0].database == "original"
+
+
+def test_a_question_is_about_the_athlete_of_its_infobox_if_that_can_be_read(small_release):
+    dataset = Temptabqa(root=small_release, check_counts=False)
+    example = dataset.load("hard")[0]
+    assert dataset.entity(example) == Entity("athlete", "name", "Ida Quill")
+    assert dataset.entity(dataclasses.replace(example, metadata={**example.metadata, "athlete": ""})) is None
 
 
 def test_a_prompt_may_hold_other_braces_and_be_chat_messages(small_release):
