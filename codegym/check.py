@@ -67,6 +67,8 @@ def _executed(run: Run, display: Display, examples: list[Example]) -> Iterator[F
     """Open the backend, and grade the known good completions, where the dataset has them."""
     with open_lanes(run, display) as lanes:
         yield Finding("note", f"{lanes.count} lanes opened, databases: {_names(run) or 'none'}")
+        if lanes.perturber:
+            yield lanes.perturber.finding()
         yield from _protections(run)
         targets = [example for example in examples if example.metadata.get("target") and example.answer.strip()]
         if not targets:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 out_console = Console(quiet=rank() > 0)
 error_console = Console(stderr=True)
+MOST_LISTED = 12
+"""How many exploits of one package `codegym plugins` lists by name."""
 
 File = Annotated[Path, typer.Argument(help="The run file, TOML.", show_default=False)]
 Sets = Annotated[
@@ -78,11 +82,17 @@ def check_command(
     sets: Sets = None,
     hostile: Annotated[bool, typer.Option("--hostile", help="Also try what a model might do to the backend.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before trying it on a server of yours.")] = False,
+    gold: Annotated[bool, typer.Option("--gold", help="Also look for reference answers that are in doubt.")] = False,
+    write_exclude: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write their ids down, to exclude them.", show_default=False)
+    ] = None,
 ) -> None:
     """Check everything that can be known without a model: names, settings, data, backend, answers."""
     from codegym.check import check
     from codegym.report import Display
 
+    if write_exclude and write_exclude.exists():
+        raise ConfigError(f"--write-exclude {write_exclude}: is there already; name a new file")
     run, display = _load(file, sets), Display(out_console)
     styles = {"error": "bold red", "warning": "yellow", "note": "green"}
     errors = 0
@@ -95,6 +105,8 @@ def check_command(
         raise ConfigError(f"{file}: {errors} {'error' if errors == 1 else 'errors'}, see above")
     if hostile:
         _try_hostile(run, display, yes)
+    if gold or write_exclude:
+        _check_gold(run, display, write_exclude)
     display.say(f"{file}: ready to run")
 
 
@@ -110,6 +122,53 @@ def _try_hostile(run: Run, display: Display, yes: bool) -> None:
     if failed := sum(bool(outcome.complaint) for outcome in outcomes):
         out_console.print(failures_table(outcomes))
         raise ConfigError(f"{run.file}: {failed} of {len(outcomes)} hostile items did not, see above")
+
+
+@app.command("audit")
+def audit_command(
+    file: File,
+    sets: Sets = None,
+    limit: Annotated[int, typer.Option(min=1, help="Examples, spread over the first split of evaluation.")] = 200,
+    rollouts: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Take honest queries from the rollouts of this run.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Try this exploit; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Try to cheat the reward without a model; exit with 1 if that pays better than honest queries."""
+    from codegym.audit import Plan, audit
+    from codegym.report import Display, audit_advice, audit_record, audit_table
+
+    run = _load(file, sets)
+    found = audit(run, Display(error_console if as_json else out_console), Plan(limit, rollouts, tuple(only or ())))
+    if as_json:
+        typer.echo(json.dumps(audit_record(found), indent=2))
+    else:
+        out_console.print(audit_table(found))
+        for line in audit_advice(found):
+            out_console.print(line, soft_wrap=True)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _check_gold(run: Run, display: Display, write_to: Path | None) -> None:
+    """Show the reference answers in doubt. They are no error: who compares with published counts keeps them."""
+    from codegym.gold import REASONS, check_gold, write_exclusion
+    from codegym.report import gold_table
+
+    gold = check_gold(run, display)
+    out_console.print(
+        gold_table(gold.sizes, [(doubt.example.id, doubt.reason) for doubt in gold.doubts], list(REASONS))
+    )
+    for reason, meaning in REASONS.items():
+        found = [doubt for doubt in gold.doubts if doubt.reason == reason]
+        if found:
+            display.say(f"{reason}: {meaning}")
+        for doubt in found[:3]:
+            display.say(f"    {doubt.example.id}: {doubt.detail}")
+    if write_to:
+        write_exclusion(gold, write_to)
+        display.say(f'their ids are in {write_to}; to leave them out: exclude = "./{write_to.name}"')
 
 
 @app.command("profile")
@@ -166,6 +225,56 @@ def score_command(
     out_console.print(explain(*grade_one(run, Display(error_console), found[0], code)))
 
 
+@app.command("rescore")
+def rescore_command(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Option("--with", metavar="FILE", help="A run file; if not named, that of the run.")
+    ] = None,
+    sets: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the rollouts as they are graded now.", show_default=False)
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Execute everything again.")] = False,
+) -> None:
+    """Grade a run's stored rollouts again under another reward, guard or backend, without the model."""
+    from codegym.report import Display, rescore_tables
+    from codegym.rescore import rescore
+
+    run, display = _load(file or path / "run.toml", sets), Display(out_console)
+    report = rescore(run, display, path, out, sys.argv, fresh)
+    how = " --set ".join([report["with"], *(sets or [])])
+    display.say(f"{run.name}: {path} as it was graded → by {how}; in %; ρ and τ: rank correlations of the rewards")
+    out_console.print(*rescore_tables(report), sep="\n")
+    if run.note:
+        display.say(run.note)
+    reused, executed = report["reused"], report["executed"]
+    display.say(f"{reused} stored answers reused, {executed} queries executed, {report['seconds']} s")
+    if out:
+        display.say(f"Everything is in {out}")
+
+
+@app.command("compare-metrics")
+def compare_metrics_command(
+    path: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    split: Annotated[
+        list[str] | None, typer.Option(help="Answers of this split only; may be repeated.", show_default=False)
+    ] = None,
+    sets: Sets = None,
+) -> None:
+    """Show how often comparators disagree on a run's stored answers, with an example of each disagreement."""
+    from codegym.disagreements import disagreements
+    from codegym.report import Display, disagreements_examples, disagreements_tables
+
+    run, display = _load(path / "run.toml", sets), Display(out_console)
+    found = disagreements(run, display, path, split or [])
+    left_out = f"; {found.left_out} that were not stored as they were are left out" if found.left_out else ""
+    display.say(f"{path}: what is right of {found.n} answers{left_out}")
+    out_console.print(*disagreements_tables(found), sep="\n\n")
+    for line in disagreements_examples(found):
+        display.say(line)
+
+
 @app.command("plugins")
 def plugins_command() -> None:
     """List what is installed, from where, and what failed to load and why."""
@@ -173,10 +282,16 @@ def plugins_command() -> None:
 
     plugins = Plugins()
     table = Table("role", "name", "class", "from", box=None, header_style="bold")
+    exploits = Counter(str(offer.source) for offer in plugins.offers if offer.role == "exploit")
     for offer in sorted(plugins.offers, key=lambda offer: (offer.role, offer.name)):
+        if exploits[str(offer.source)] > MOST_LISTED and offer.role == "exploit":
+            continue
         contested = sum((other.role, other.name) == (offer.role, offer.name) for other in plugins.offers) > 1
         source = Text(str(offer.source)) + Text(" contested: using it is an error" if contested else "", "red")
         table.add_row(offer.role, offer.name, offer.plugin_class.__name__, source)
+    for origin, count in exploits.items():
+        if count > MOST_LISTED:
+            table.add_row("exploit", f"{count} of them", "see codegym audit", origin)
     out_console.print(table)
     for failure in plugins.failures:
         out_console.print(Text(f"failed: {failure.source}: {failure.reason}", "red"))

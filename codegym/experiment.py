@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from codegym.baselines import baselines, full_marks
 from codegym.curriculum import arranged
 from codegym.errors import BackendError, ConfigError, Interrupted
 from codegym.grading import Grader
 from codegym.plugins import nearest
+from codegym.processes import processes
 from codegym.report import (
     Display,
     RunFolder,
@@ -24,13 +26,16 @@ from codegym.report import (
     rollout_record,
     stored_rollouts,
     summarise,
+    worth,
+    write_page,
 )
 from codegym.resume import Earlier
 from codegym.roles import TrainingJob
-from codegym.run import Examples, asked_of_policy, cut, load_examples, open_lanes, stop_on_errors
+from codegym.run import Examples, asked_of_policy, cut, known_examples, load_examples, open_lanes, stop_on_errors
 from codegym.settings import Run
 from codegym.stopping import GracefulStop
 from codegym.types import Example, Rollout
+from codegym.watching import Watch, cause, divergence_record, told_apart, watched
 
 Report = dict[str, Any]
 
@@ -83,9 +88,11 @@ def _left(folder: RunFolder, command: Sequence[str]) -> str:
     """Say what a run that stopped leaves, and what to type."""
     begun = (folder.path / "report.json").is_file()
     again = ["codegym", "run", "--resume", str(folder.path)] if begun else ["codegym", *command[1:]]
+    together = f", have your launcher start {processes()} processes with" if processes() > 1 else ""
     return (
         f"what was finished is in {folder.path}: evaluations in report.json, every rollout in rollouts/, "
-        f"steps in metrics.jsonl, weights in checkpoints/. To {'go on' if begun else 'start anew'}: {shlex.join(again)}"
+        f"steps in metrics.jsonl, weights in checkpoints/. To {'go on' if begun else 'start anew'}{together}: "
+        f"{shlex.join(again)}"
     )
 
 
@@ -118,13 +125,16 @@ class _Story:
                             run.policy.save(model)
                     after = self._evaluate_splits(examples, grader, "after")
                     self._compare(before, after)
-                    folder.write_text("model/README.md", model_card(self.report, record, run.resolved))
                 self.report["execution"] = lanes.counters.report()
+                self._score_baselines(examples, grader)
+                if train:
+                    folder.write_text("model/README.md", model_card(self.report, record, run.resolved))
                 with run.blaming("policy"):
                     if figures := dict(run.policy.figures()):
                         self.report["policy"] = figures
         finally:
             run.policy.close()
+        write_page(folder, self.report)
         self._write_report(finished=True)
         return self.report
 
@@ -134,6 +144,9 @@ class _Story:
             self.folder.write_toml("run.toml", self.run.resolved)
             run, started = self.run, record["started"]
             self.report = {"name": run.name, "started": started, "note": run.note, "seed": run.seed, "splits": {}}
+            self.report["comparators"] = {
+                each.label: name for each in run.rewards if (name := each.reward.compares_by())
+            }
         else:
             self.earlier.refuse_changes(record)
             session = {"started": record["started"], "command": record["command"]}
@@ -206,7 +219,10 @@ class _Story:
 
     def _train(self, examples: Examples, grader: Grader) -> None:
         run = self.run
-        self.step, seconds_before = self._rewind()
+        dev = examples[run.evaluation.dev]
+        watch = Watch(watched(run.evaluation.metric, dev, grader), full_marks(grader, dev))
+        self.report["watched"] = {"metric": watch.metric, "full_marks": watch.full_marks}
+        self.step, seconds_before = self._rewind(watch)
         started = time.perf_counter() - seconds_before
         with (
             GracefulStop("stopping after this step; once more to stop at once", run.policy.resumable) as stop,
@@ -216,23 +232,27 @@ class _Story:
         ):
 
             def grade(batch: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
-                graded = self._execute(grader, batch, completions)
+                graded = told_apart(self._execute(grader, batch, completions), run.rewards)
                 lines.write(rollout_record(rollout, moment="train", step=self.step + 1) for rollout in graded)
                 return graded
 
             def log(step: int, steps: int, values: Mapping[str, float]) -> None:
                 self.step = step
-                metrics.write([{"step": step, "seconds": round(time.perf_counter() - started, 3), **values}])
+                seconds = round(time.perf_counter() - started, 3)
+                metrics.write([{"step": step, "seconds": seconds, **values, **watch.stepped(step, values)}])
                 shown = [name for name in ("reward", "ems") if name in values]
                 bar.move(step, steps, " ".join(f"{name} {values[name]:.3g}" for name in shown))
 
             def dev_score() -> float:
                 title = f"evaluate {run.evaluation.dev} at step {self.step}"
-                summary = summarise(self._evaluate(title, examples[run.evaluation.dev], grader, "during"))
+                rollouts = self._evaluate(title, dev, grader, "during")
+                summary = summarise(rollouts)
                 score = self._chosen(summary)
                 seconds = round(time.perf_counter() - started, 3)
                 metrics.write([{"step": self.step, "seconds": seconds, "dev": summary, "dev_score": score}])
                 self.report["dev"].append({"step": self.step, **summary})
+                if watch.evaluated(self.step, [watch.value(each.metrics, each.reward) for each in rollouts]):
+                    self.display.say(self._keep_divergence(watch))
                 return score
 
             ordered = run.training.order != "shuffled"
@@ -246,10 +266,10 @@ class _Story:
     def _checkpoints(self) -> Path:
         return self.folder.path / "checkpoints"
 
-    def _rewind(self) -> tuple[int, float]:
-        """Forget what was recorded after the last checkpoint; return its step, and the seconds of training until then.
+    def _rewind(self, watch: Watch) -> tuple[int, float]:
+        """Forget what was recorded after the last checkpoint, and tell `watch` the rest.
 
-        Both are 0 at the beginning of a run.
+        Return the checkpoint's step, and the seconds of training until then. Both are 0 at the beginning of a run.
         """
         step = self.run.policy.last_checkpoint(self._checkpoints) if self.earlier else 0
         if self.earlier:
@@ -259,10 +279,13 @@ class _Story:
         if not step:
             self.folder.remove("checkpoints")
         last = step or -1  # what was recorded of step 0 comes again too
-        for name in ("train", f"{self.run.evaluation.dev}.during"):
-            self.folder.rewind(f"rollouts/{name}.jsonl", last)
+        self.folder.rewind("rollouts/train.jsonl", last)
+        dev = self.folder.rewind(f"rollouts/{self.run.evaluation.dev}.during.jsonl", last)
         metrics = self.folder.rewind("metrics.jsonl", last)
         self.report["dev"] = [{"step": record["step"], **record["dev"]} for record in metrics if "dev" in record]
+        self.report.pop("divergence", None)
+        if watch.replay(metrics, dev):
+            self._keep_divergence(watch)
         return step, metrics[-1]["seconds"] if metrics else 0.0
 
     def _chosen(self, summary: Mapping[str, Any]) -> float:
@@ -273,12 +296,32 @@ class _Story:
             raise ConfigError(
                 f"{self.run.file}: [evaluation] metric: no reward measures {metric}{nearest(metric, measured)}"
             )
-        return -float(summary[metric]) if metric.endswith("_rate") else float(summary[metric])
+        return float(worth(metric, summary, summary["reward"]))
 
     def _compare(self, before: Mapping[str, list[Rollout]], after: Mapping[str, list[Rollout]]) -> None:
         for split in before:
             if "ems" in after[split][0].metrics:
                 self.report["splits"][split]["paired"] = compare(before[split], after[split], "ems")
+
+    def _score_baselines(self, examples: Examples, grader: Grader) -> None:
+        """Add to each split what no model at all would score."""
+        if self.folder.rank:
+            return
+        run = self.run
+        known = self.training or known_examples(run, run.training.split)
+        metric = watched(run.evaluation.metric, examples[run.evaluation.splits[0]], grader)
+        with self.display.phase("score baselines", len(run.evaluation.splits), "splits") as bar:
+            for split in run.evaluation.splits:
+                self.report["splits"][split]["baselines"] = baselines(grader, examples[split], known, metric)
+                bar.advance(1)
+
+    def _keep_divergence(self, watch: Watch) -> str:
+        """Add to the report that reward and dev part and what is behind it; return the warning, where one is due."""
+        if watch.divergence is None or self.folder.rank:
+            return ""
+        found = cause(self.folder.path, watch.divergence, self.training, self.run.rewards)
+        self.report["divergence"] = divergence_record(watch.divergence, found)
+        return str(self.report["divergence"]["warning"])
 
     def _write_report(self, finished: bool = False) -> None:
         self.report["finished"] = datetime.now(UTC).isoformat(timespec="seconds") if finished else ""

@@ -204,6 +204,17 @@ class Reward(Role):
         """Return a sentence for each part of the score, the reason that it is what it is, for `codegym score`."""
         return {}
 
+    def compares_by(self) -> str:
+        """Return by what name an answer counts as right, for reports: the comparator's; empty if none decides it."""
+        return ""
+
+    def comparisons(self, rollout: Rollout) -> Mapping[str, bool]:
+        """Return whether the answer is right by each comparator that the reward knows, its own first.
+
+        Empty if there is no answer. For `codegym compare-metrics`.
+        """
+        return {}
+
     def shape(self, rollout: Rollout) -> str:
         """Return what rollouts of one make share, such as a query without its constants; empty if that is unknown."""
         return ""

@@ -88,13 +88,13 @@ class ExecutionSettings(_Settings):
 class Perturbation(_Settings):
     """Whether well-paid code also runs on perturbed databases, and what becomes of it if it answers no question.
 
-    A rollout of `from_reward` points or more is looked at, if the dataset says whom its question is about: `report` only
-    counts what is found, `reward` takes `penalty` points off, `guard` refuses the code. `copies` is the number of copies
-    of each database in which its entities have other facts.
+    A rollout of `from_reward` points or more is looked at, if the dataset says whom its question is about: `report`
+    only counts what is found, `reward` takes `penalty` points off, `guard` refuses the code. `copies` is the number of
+    copies of each database in which its entities have other facts.
     """
 
     use: Literal["off", "report", "reward", "guard"] = "off"
-    from_reward: float = 50.0
+    from_reward: float = 10.0
     penalty: Annotated[float, Field(ge=0)] = 1100.0
     copies: Annotated[int, Field(ge=0, le=16)] = 8
 

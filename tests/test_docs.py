@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from codegym.plugins import HOOKS, Offer, Plugins
-from codegym.settings import Evaluation, ExecutionSettings, Training
+from codegym.settings import Evaluation, ExecutionSettings, Perturbation, Training
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -49,7 +49,7 @@ def test_every_hook_and_role_is_documented(hook: str) -> None:
     assert f"`{hook}`" in page
 
 
-@pytest.mark.parametrize("model", [Training, Evaluation, ExecutionSettings])
+@pytest.mark.parametrize("model", [Training, Evaluation, ExecutionSettings, Perturbation])
 def test_every_key_of_a_run_file_is_documented(model: type[Training]) -> None:
     page = (DOCS / "run-file.md").read_text()
     assert [name for name in model.model_fields if f"\n| `{name}` | " not in page] == []

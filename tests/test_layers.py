@@ -32,15 +32,29 @@ ORDER = [
     ["cache"],
     ["counters"],
     ["lane"],
+    ["schema"],
+    ["cutting"],
+    ["perturbing"],
     ["lanes"],
     ["grading"],
     ["stats"],
     ["curriculum"],
+    ["verdict"],
     ["report"],
     ["run"],
+    ["rescore"],
+    ["disagreements"],
     ["resume"],
+    ["baselines"],
+    ["watching"],
     ["experiment"],
+    ["vocabulary"],
+    ["gold"],
     ["check"],
+    ["honest"],
+    ["hearing"],
+    ["remedies"],
+    ["audit"],
     ["profile"],
     ["cli"],
     ["__main__"],
@@ -110,7 +124,7 @@ LIGHT = """
 import sys
 for name in sys.argv[1:]:
     __import__(name)
-heavy = {"torch", "transformers", "trl", "peft", "datasets", "MySQLdb"} & sys.modules.keys()
+heavy = {"torch", "transformers", "trl", "peft", "datasets", "matplotlib", "MySQLdb"} & sys.modules.keys()
 assert not heavy, heavy
 """
 CALL = """
@@ -120,7 +134,7 @@ try:
     app(sys.argv[1:])
 except SystemExit as stopped:
     assert not stopped.code, stopped.code
-heavy = {"torch", "transformers", "trl", "peft", "datasets", "MySQLdb"} & sys.modules.keys()
+heavy = {"torch", "transformers", "trl", "peft", "datasets", "matplotlib", "MySQLdb"} & sys.modules.keys()
 assert not heavy, heavy
 """
 

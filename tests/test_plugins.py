@@ -209,7 +209,7 @@ def test_a_local_plugin_is_a_python_file(tmp_path: Path) -> None:
         (Reward, "remz", 'there is no reward "remz"; did you mean rems?'),
         (Reward, "REMS", 'there is no reward "REMS"; did you mean rems?'),
         (Reward, "no_select_star", 'there is no reward "no_select_star"; no_select_star is a guard'),
-        (Guard, "judge", 'there is no guard "judge"; known: no_select_star'),
+        (Guard, "judge", 'there is no guard "judge"; known: allowed_sql, grounded, no_select_star'),
         (Policy, "sqlite", 'there is no policy "sqlite"; sqlite is a backend'),
     ],
 )

@@ -230,10 +230,10 @@ def test_a_rollout_is_recorded_whatever_its_cells_hold() -> None:
         2.5,
         "text ?",
         {"base64": "/w=="},
-        "1.10",
-        "2030-01-02",
-        "2030-01-02T03:04:05+00:00",
-        "0:01:01",
+        {"decimal": "1.10"},
+        {"date": "2030-01-02"},
+        {"datetime": "2030-01-02T03:04:05+00:00"},
+        {"microseconds": 61_000_000},
     ]
     assert record["execution"]["rows"][0] == expected
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codegym.stats import mcnemar, wilson_interval
@@ -30,6 +30,12 @@ def summarise(rollouts: Sequence[Rollout]) -> Summary:
         if name in means
     }
     return {"n": count, **means, "reward": sum(rollout.reward for rollout in rollouts) / count, **intervals}
+
+
+def worth(metric: str, metrics: Mapping[str, float], reward: float) -> float:
+    """Return what a rollout is worth by one of its metrics or by its `reward`: a rate of errors counts downwards."""
+    value = reward if metric == "reward" else metrics.get(metric, 0.0)
+    return -value if metric.endswith("_rate") else value
 
 
 def by_kind(rollouts: Sequence[Rollout]) -> dict[str, Summary]:

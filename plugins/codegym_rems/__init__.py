@@ -1,8 +1,10 @@
-"""Offer the rewards `rems` and `exact_match` and the guard `no_select_star`."""
+"""Offer the rewards `rems` and `exact_match` and the guards `no_select_star`, `grounded`, `allowed_sql`."""
 
 from __future__ import annotations
 
 import codegym
+from codegym_rems.allowed import AllowedSql
+from codegym_rems.grounded import Grounded
 from codegym_rems.guard import NoSelectStar
 from codegym_rems.rewards import ExactMatch, Rems
 
@@ -15,5 +17,5 @@ def codegym_rewards() -> dict[str, type[codegym.Reward]]:
 
 @codegym.hookimpl
 def codegym_guards() -> dict[str, type[codegym.Guard]]:
-    """Return the guard against queries that return everything."""
-    return {"no_select_star": NoSelectStar}
+    """Return the guards against queries that return everything, return constants, or do other things than query."""
+    return {"no_select_star": NoSelectStar, "grounded": Grounded, "allowed_sql": AllowedSql}

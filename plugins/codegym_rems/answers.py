@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from codegym import Cell, Row
 
-_NUMBER = re.compile(r"[+-]?\d{1,400}(\.\d{1,400})?", re.ASCII)
-_BETWEEN = " \0 "
-"""Joins parts into one text in which one search finds a part that stands inside another between spaces."""
+NUMBER = re.compile(r"[+-]?\d{1,400}(\.\d{1,400})?", re.ASCII)
+"""What is a number, of those that are written."""
+_BETWEEN = " , "
+"""Joins parts into one text in which one search finds a part that stands inside another between spaces. Parts of a
+reference text hold no comma, so none is found across two."""
 
 
 class Gold(NamedTuple):
@@ -38,8 +40,8 @@ def compare(answer: str, rows: Iterable[Row]) -> Comparison:
     """Return how the rows agree with the reference answer.
 
     `exact`: gold and predicted parts are the same set, whitespace collapsed, numbers compared as numbers. `recall` is
-    REMS as TEMPTABQA-C defines it. `f1` also divides by what was predicted, see `_f1`. An answer or a result without
-    parts agrees with nothing, not even with each other.
+    REMS as TEMPTABQA-C defines it. `f1` also divides by what was predicted, see `overlap`. An answer or a result
+    without parts agrees with nothing, not even with each other.
     """
     gold = gold_parts(answer)
     predicted = predicted_parts(rows)
@@ -48,22 +50,22 @@ def compare(answer: str, rows: Iterable[Row]) -> Comparison:
     distinct = dict.fromkeys(map(normal, predicted))
     equal = _equal_parts(gold, distinct)
     exact = len(equal) == len(gold.parts) == len(distinct)
-    return Comparison(exact, release_recall(gold.listed, predicted), 1.0 if exact else _f1(gold.parts, distinct, equal))
+    f1 = 1.0 if exact else overlap(gold.parts, distinct, equal)[1]
+    return Comparison(exact, release_recall(gold.listed, predicted), f1)
 
 
 @lru_cache(maxsize=1 << 16)
 def gold_parts(answer: str) -> Gold:
     """Return the parts of a reference answer: split on commas, stripped, empty ones dropped."""
     listed = tuple(part for piece in answer.split(",") if (part := piece.strip()))
-    digits = {normal(part): len(part.partition(".")[2]) for part in listed if "." in part and _NUMBER.fullmatch(part)}
+    digits = {normal(part): len(part.partition(".")[2]) for part in listed if "." in part and NUMBER.fullmatch(part)}
     tolerance = {part: Decimal(5).scaleb(-count - 1) for part, count in digits.items()}
     return Gold(listed, tuple(dict.fromkeys(map(normal, listed))), tolerance)
 
 
 def predicted_parts(rows: Iterable[Row]) -> list[str]:
     """Return one part for each row: its cells that are not NULL, joined by one space; rows without text have none."""
-    texts = (" ".join([cell_text(cell) for cell in row if cell is not None]).strip() for row in rows)
-    return [text for text in texts if text]
+    return [text for row in rows if (text := " ".join([cell_text(cell) for cell in row if cell is not None]).strip())]
 
 
 def cell_text(cell: Cell) -> str:
@@ -82,7 +84,7 @@ def cell_text(cell: Cell) -> str:
 def normal(part: str) -> str:
     """Return the part with its whitespace collapsed; a number without sign, zeros or point that say nothing."""
     text = " ".join(part.split())
-    if not _NUMBER.fullmatch(text):
+    if not NUMBER.fullmatch(text):
         return text
     whole, _, fraction = text.lstrip("+-").partition(".")
     number = f"{whole.lstrip('0') or '0'}.{fraction}".rstrip("0").removesuffix(".")
@@ -108,15 +110,15 @@ def _equal_parts(gold: Gold, distinct: Collection[str]) -> dict[str, str]:
     for part in [part for part in gold.tolerance if part not in equal]:
         used = set(equal.values())
         for other in distinct:
-            is_free = other not in used and _NUMBER.fullmatch(other)
+            is_free = other not in used and NUMBER.fullmatch(other)
             if is_free and abs(Decimal(other) - Decimal(part)) <= gold.tolerance[part]:
                 equal[part] = other
                 break
     return equal
 
 
-def _f1(gold: Sequence[str], distinct: Collection[str], equal: Mapping[str, str]) -> float:
-    """Return the harmonic mean of recall and precision over distinct parts.
+def overlap(gold: Sequence[str], distinct: Collection[str], equal: Mapping[str, str]) -> tuple[float, float]:
+    """Return recall over distinct parts, and its harmonic mean with precision.
 
     recall = gold parts that equal a predicted part or stand inside one between spaces / gold parts.
     precision = sum of credits / predicted parts. A predicted part that equals a gold part has credit 1. A gold part
@@ -128,16 +130,17 @@ def _f1(gold: Sequence[str], distinct: Collection[str], equal: Mapping[str, str]
     text = f" {_BETWEEN.join(distinct)} "
     held = [part for part in missing if f" {part} " in text]
     if not equal and not held:
-        return 0.0
-    credit = dict.fromkeys(equal.values(), 1.0)
+        return 0.0, 0.0
+    credit, found = dict.fromkeys(equal.values(), 1.0), len(equal)
     # Ties are broken by text, not by order: engines return unordered rows in different orders.
     shortest_first = sorted(distinct, key=lambda part: (_words(part), part)) if held else []
     for part in held:
-        holder = next(other for other in shortest_first if f" {part} " in f" {other} ")
-        credit[holder] = max(credit.get(holder, 0.0), _words(part) / _words(holder))
-    recall = (len(equal) + len(held)) / len(gold)
-    precision = sum(credit.values()) / len(distinct)
-    return 2 * precision * recall / (precision + recall)
+        holder = next((other for other in shortest_first if f" {part} " in f" {other} "), "")
+        if holder:  # else a part with a comma, of a reference that is rows, was found across two
+            credit[holder] = max(credit.get(holder, 0.0), _words(part) / _words(holder))
+            found += 1
+    recall, precision = found / len(gold), sum(credit.values()) / len(distinct)
+    return recall, 2 * precision * recall / (precision + recall) if found else 0.0
 
 
 def _words(part: str) -> int:

@@ -1,40 +1,22 @@
-"""Refuse queries that ask for every column, and texts that are no single query."""
+"""Refuse queries that ask for every column."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from codegym import Example, Finding, Guard
+from codegym import Example, Finding
 from codegym_rems.plain import STAR_ONLY, is_plain
+from codegym_rems.sql_guard import LONG, SqlGuard
 
 if TYPE_CHECKING:
-    from sqlglot import Dialect, Token, exp
-
-LONG = 4096
-"""Characters from which on a verdict is not kept, so that what is kept stays under 64 MiB of ASCII."""
-
-# From the first place at which the parser and an engine split a text differently, either may see a `*` that the other
-# takes for a comment or a string. These are the places known, with `[` outside strings, which is refused as a token.
-_READ_DIFFERENTLY = {
-    r"/\*[!M+]": "comments that start with /*!, /*M or /*+ are refused: engines may run what stands in them",
-    r"--(?![ \t\r\n]|$)": "-- without a space after it is refused: a comment in SQLite, two minus signs in MariaDB",
-    r"\\['\"`]": "a backslash before a quote is refused: MariaDB's string goes on, SQLite's ends there",
-    r"\{#": "{# is refused: a comment to the guard's parser, to no engine",
-    r"[uU]&\"": "u&\" is refused: it spells a name in codes that the guard's parser does not read",
-}
-_MISREAD = re.compile("|".join(f"({pattern})" for pattern in _READ_DIFFERENTLY))
-_MISREAD_REASONS = tuple(_READ_DIFFERENTLY.values())
+    from sqlglot import exp
 
 
 @dataclass
-class NoSelectStar(Guard):
+class NoSelectStar(SqlGuard):
     """Refuses a `*` in any projection, more than one statement, and whatever is not a query.
 
     `COUNT(*)` and `EXISTS (SELECT * ...)` may pass; CTEs, derived tables, subqueries and set operations are searched.
@@ -47,18 +29,6 @@ class NoSelectStar(Guard):
     max_length: longest code in characters; default 16384
     """
 
-    dialect: str = "mysql"
-    max_length: Annotated[int, Field(ge=1, le=65536)] = 16384
-
-    def __post_init__(self) -> None:
-        from sqlglot.dialects.dialect import Dialects
-
-        known = sorted(dialect.value for dialect in Dialects if dialect.value)
-        if self.dialect not in known:
-            nearest = get_close_matches(self.dialect, known, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}"
-            raise ValueError(f"{self.dialect!r} is not a dialect that sqlglot reads: {hint}")
-
     def findings(self) -> Iterable[Finding]:
         """Yield for which backends this dialect finds every star, as a guard is not told which one runs the code."""
         if self.dialect in STAR_ONLY:
@@ -69,10 +39,8 @@ class NoSelectStar(Guard):
                 "'duckdb'",
             )
 
-    def check(self, code: str, example: Example) -> str | None:
-        """Return why the code is refused, one sentence that names the construct, or None."""
-        if len(code) > self.max_length:
-            return f"the code is {len(code)} characters long, more than the limit of {self.max_length}"
+    def verdict(self, code: str, example: Example) -> str | None:
+        """Return what `check` does for a text that is not too long."""
         return (verdict if len(code) <= LONG else verdict.__wrapped__)(code, self.dialect)
 
 
@@ -84,63 +52,18 @@ def verdict(code: str, dialect_name: str) -> str | None:
 
 def read(code: str, dialect_name: str) -> str | None:
     """Return why the code is refused, or None, from its parse."""
-    from sqlglot.dialects.dialect import Dialect
-    from sqlglot.errors import SqlglotError
+    from codegym_rems import reading
 
-    from codegym_rems.cost import NESTED_TOO_DEEPLY, refused_cost
-
-    if misread := _MISREAD.search(code):
-        return _MISREAD_REASONS[(misread.lastindex or 1) - 1]
-    dialect = Dialect.get_or_raise(dialect_name)
-    try:
-        tokens = dialect.tokenize(code)
-        refusal = _refused_form(tokens, dialect_name) or refused_cost(tokens)
-        return refusal or _refused_tree(_parsed(tokens, code, dialect), dialect_name)
-    except SqlglotError as error:
-        return f"the code cannot be read as SQL: {_one_line(error)}"
-    except RecursionError:
-        return NESTED_TOO_DEEPLY
+    found = reading.read(code, dialect_name)
+    return found if isinstance(found, str) else _refused_star(found.query, dialect_name)
 
 
-def _parsed(tokens: list[Token], code: str, dialect: Dialect) -> exp.Expr | None:
-    from sqlglot.errors import ParseError
-
-    try:
-        return dialect.parser().parse(tokens, code)[0]
-    except (TypeError, AttributeError, ValueError, LookupError) as error:  # DATE_ADD with one argument, in sqlglot 30
-        raise ParseError("an argument is missing or misplaced") from error
-
-
-def _refused_form(tokens: Sequence[Token], dialect_name: str) -> str | None:
-    """Return what is wrong with a text that is not one query, or that MariaDB and SQLite split differently."""
-    from sqlglot import TokenType
-
-    kinds = [token.token_type for token in tokens]
-    while kinds and kinds[-1] == TokenType.SEMICOLON:
-        kinds.pop()
-    if not kinds:
-        return "there is no statement in the code"
-    if TokenType.SEMICOLON in kinds:
-        return "more than one statement is refused: an answer is one query"
-    if kinds[0] not in (TokenType.SELECT, TokenType.WITH, TokenType.L_PAREN):
-        return f"the code begins with {tokens[0].text[:40]!r}: only a query, SELECT or WITH, is run"
-    if dialect_name == "mysql" and TokenType.L_BRACKET in kinds:
-        return "[ outside a string is refused: it quotes a name in SQLite, not in MariaDB"
-    return None
-
-
-def _refused_tree(query: exp.Expr | None, dialect_name: str) -> str | None:
-    """Return what is wrong with a parsed statement."""
+def _refused_star(query: exp.Query, dialect_name: str) -> str | None:
     from sqlglot import exp
 
-    root = query.unnest() if isinstance(query, exp.Subquery) else query
-    if query is None or not isinstance(root, exp.Select | exp.SetOperation):
-        return "the code is not a query: only SELECT, WITH and their set operations are run"
-    for node in query.walk():
-        if isinstance(node, exp.DML | exp.DDL | exp.Into):
-            return f"{node.key.upper()} inside a query is refused: a query only reads"
-        if isinstance(node, exp.Star) and not _harmless(node):
-            return f"{_written(node)} is refused: it returns every column; name the columns that answer the question"
+    for star in query.find_all(exp.Star):
+        if not _harmless(star):
+            return f"{_written(star)} is refused: it returns every column; name the columns that answer the question"
     if dialect_name in STAR_ONLY:
         return None
     from codegym_rems.whole_rows import refused_rows
@@ -169,10 +92,3 @@ def _written(star: exp.Expr) -> str:
 
     owner = star.parent
     return "SELECT *" if owner is None or isinstance(owner, exp.Select) else owner.sql("mysql")[:80]
-
-
-def _one_line(error: Exception) -> str:
-    """Return what sqlglot says first, without its terminal colours and its copy of the code."""
-    for problem in getattr(error, "errors", ()):
-        return f"{problem['description'].rstrip('.')} in line {problem['line']}, column {problem['col']}"
-    return re.sub(r"\x1b\[\d*m|\s+", " ", str(error)).strip()[:160]

@@ -227,10 +227,14 @@ def test_without_an_answer_there_is_only_the_error():
 
 @pytest.mark.parametrize("reward", [Rems(), ExactMatch()])
 def test_metrics_are_fractions_of_all_kinds_of_outcome(reward):
-    right = reward.metrics(rollout("2012, 2016", (2012,), (2016,)))
-    buried = reward.metrics(rollout("2012", (2012,), (2016,)))
-    refused = reward.metrics(Rollout(EXAMPLE, "", "SELECT *", refusal="SELECT * is refused"))
-    cut_off = reward.metrics(rollout("2012", (2012,), truncated=True))
+    attempts = [
+        rollout("2012, 2016", (2012,), (2016,)),
+        rollout("2012", (2012,), (2016,)),
+        Rollout(EXAMPLE, "", "SELECT *", refusal="SELECT * is refused"),
+        rollout("2012", (2012,), truncated=True),
+    ]
+    names = ("ems", "rems", "f1", "ems_release")
+    right, buried, refused, cut_off = ({name: reward.metrics(each)[name] for name in names} for each in attempts)
     assert right == {"ems": 1, "rems": 1, "f1": 1, "ems_release": 1}
     assert buried == {"ems": 0, "rems": 1, "f1": pytest.approx(2 / 3), "ems_release": 1}
     assert refused == cut_off == {"ems": 0, "rems": 0, "f1": 0, "ems_release": 0}
