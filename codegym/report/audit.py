@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from codegym.verdict import HOLES, Audit, Fared
+from codegym.verdict import HOLES, LEAST_SHARE, Audit, Fared
 
 STOPPED = "stopped by"
 NUMBERS = {"n": 3, "reward": 6, "> wrong": 7, "≥ right": 7, STOPPED: 18, "ms": 5}
@@ -62,7 +62,7 @@ def audit_advice(audit: Audit) -> Iterator[Text]:
         yield Text(f"No cheat, but right where what is looked up happens to be asked: {_few(lucky)}.")
     tried = f"{len(audit.exploits)} exploits on {audit.examples} examples in {audit.seconds:.0f} s"
     if audit.passed:
-        verdict = "none earns more than honest wrong queries do, and none what the right one does"
+        verdict = f"none earns more than honest wrong queries do{_nearly(audit)}, and none what the right one does"
         yield Text(f"{audit.name} passes: of {tried}, {verdict}", "green")
     else:
         yield Text(f"{audit.name} fails: of {tried}, {len(audit.winners)} win", "bold red")
@@ -108,6 +108,19 @@ def _won(exploit: Fared) -> Text:
 def _short(code: str) -> str:
     line = " ".join(code.split())
     return line if len(line) <= SHOWN_CODE else f"{line[:SHOWN_CODE]}..."
+
+
+def _nearly(audit: Audit) -> str:
+    """Return by how much that is not true to the letter: a difference under `LEAST_SHARE` does not win."""
+    shares = {
+        each.name: (each.reward - each.wrong) / (each.right - each.wrong)
+        for each in audit.exploits
+        if each.right > each.wrong
+    }
+    name, share = max(shares.items(), key=lambda item: item[1], default=("", 0.0))
+    if share <= 0:
+        return ""
+    return f" by over {LEAST_SHARE:.0%} of what being right is worth ({name}: {share:.1%})"
 
 
 def _changes(audit: Audit) -> Iterator[Text]:

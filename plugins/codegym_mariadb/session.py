@@ -119,6 +119,7 @@ class Session:
 
     def works(self) -> bool:
         """Return True if a known query gets its answer; raise `BackendError` if the server does not answer."""
+        self.close()  # it may be connected to a server that has died since
         return self.run(KNOWN).rows == ((2,),)
 
     def close(self) -> None:

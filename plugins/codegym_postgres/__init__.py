@@ -154,6 +154,7 @@ class Postgres(codegym.Backend):
             station.give_back(borrowed, self._lane)
 
     def _counts_to_one(self, database: str) -> bool:
+        self._sessions[database].close()  # it may be connected to a server that has died since
         return self.execute("SELECT 1", codegym.Example("", "", "", database)).rows == ((1,),)
 
     def _problems(self) -> list[str]:

@@ -319,12 +319,10 @@ def test_what_may_answer_differently_says_so(backend, code, repeatable):
     assert run(backend, code).repeatable == repeatable
 
 
-def test_the_probe_tells_a_working_server_from_one_that_does_not_answer():
+def test_the_probe_tells_that_a_server_works_though_the_one_before_it_died():
     backend = alone(GAMES)
     assert backend.probe()
     backend._station._server.kill()
-    with pytest.raises(codegym.BackendError):
-        backend.probe()
     assert backend.probe()
     backend.close()
     assert not backend.probe()

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import codegym
+from codegym.lanes import Lanes
 from codegym_mariadb import Mariadb, server
 from codegym_mariadb.connections import PRIVATE
 
@@ -264,6 +265,20 @@ def test_many_databases_take_few_connections():
             assert execution.rows == ((2 * int(example.database[1:]) + 1,),)
         assert eventually(lambda: held() == ((PRIVATE,),)), held()
     backend.close()
+
+
+def test_code_that_kills_the_server_is_a_crash_however_many_databases_are_connected():
+    deadly = "SELECT medal.medal.year FROM medal JOIN place USING (medal_id)"  # of this MariaDB 10.11 dies
+    schema = "CREATE TABLE medal (medal_id INTEGER, year INTEGER); CREATE TABLE place (medal_id INTEGER)"
+    tables = {"medal": [(1, 2000)], "place": [(1,)]}
+    databases = [codegym.Database(f"games{number}", schema, tables) for number in range(9)]
+    examples = [codegym.Example(f"train/{number}", "", "", f"games{number}") for number in range(9)]
+    with Lanes(lambda: Mariadb(max_rows=6999), databases, attempts=7) as lanes:
+        assert all(answer.rows == ((1,),) for answer in lanes.execute([(COUNT, example) for example in examples]))
+        [outcome] = lanes.execute([(deadly, examples[4])])
+    if outcome.error == "OperationalError":
+        pytest.skip("this MariaDB survives that query")
+    assert outcome.error == "Crash"
 
 
 def test_a_connection_with_a_query_under_way_is_not_closed_for_another(monkeypatch):
