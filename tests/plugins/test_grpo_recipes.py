@@ -24,16 +24,26 @@ SAMPLE += ["policy.evaluations=1", "evaluation.before=false", "dataset.prompt={q
 Cli = Callable[..., Any]
 
 
-@pytest.mark.skipif(
+needs_release = pytest.mark.skipif(
     not RELEASE.is_dir() or not shutil.which("mariadbd"),
     reason="needs the release, in ../shared/temptabqa-c or $CODEGYM_DATA/temptabqa-c, and MariaDB",
 )
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+
+
+@needs_release
+@pytest.mark.parametrize("file", [*FILES, RECIPES / "guarded.toml"], ids=lambda file: file.stem)
 def test_codegym_check_passes_as_the_file_stands(file: Path, cli: Cli) -> None:
     checked = cli("check", file)
     assert checked.returncode == 0, checked.stderr
     assert "ready to run" in checked.stdout
     assert "[policy]" not in checked.stdout
+
+
+@needs_release
+def test_the_recipe_that_needs_a_profile_says_how_to_make_it(cli: Cli) -> None:
+    checked = cli("check", RECIPES / "profiled.toml")
+    assert checked.returncode == 2
+    assert "make it: codegym profile" in checked.stdout
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
