@@ -45,7 +45,7 @@ def read(settings: Grpo) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if cuda and not settings.full_finetune else "float32"
-    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else "cpu"  # one for each process of a launcher
+    device = together.device()
     try:
         if settings.quantization == "none":
             model, tokenizer = decoding.load(settings.model, dtype)

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from codegym import ConfigError, Example, TrainingJob
-from codegym_grpo import decoding
+from codegym_grpo import decoding, together
 from codegym_grpo.adapter import lora
 from codegym_grpo.supervised import Report
 
@@ -53,7 +53,7 @@ def load(settings: Sft) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         ) from error
     if settings.decode == "auto":
         decoding.tell_obstacle(model, 1)
-    return model.to("cuda" if cuda else "cpu").eval(), tokenizer  # type: ignore[arg-type]
+    return model.to(together.device()).eval(), tokenizer  # type: ignore[arg-type]
 
 
 def fit(

@@ -20,6 +20,11 @@ def join(cuda: bool) -> None:
         PartialState(cpu=not cuda)
 
 
+def device() -> str:
+    """Return where this process works: a card of its own, or the processors if there is none."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
 def is_first() -> bool:
     """Return True in the one process that writes what all have in common."""
     return not dist.is_initialized() or dist.get_rank() == 0
