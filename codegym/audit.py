@@ -16,7 +16,7 @@ from codegym.plugins import Plugins, blaming, nearest
 from codegym.remedies import remedies
 from codegym.report import Display
 from codegym.roles import Exploit
-from codegym.run import Examples, load_examples, open_lanes
+from codegym.run import Examples, load_examples, open_lanes, stop_on_errors
 from codegym.settings import Run
 from codegym.types import Example, Target
 from codegym.verdict import Audit, Fared
@@ -40,7 +40,7 @@ def audit(run: Run, display: Display, plan: Plan) -> Audit:
     Raises `ConfigError` if there are no honest queries to compare with, saying what to type.
     """
     started = perf_counter()
-    _stop_on_errors(run)
+    stop_on_errors(run, unused="policy")
     plugins = Plugins([Path(file) for file in run.resolved["plugins"]])
     exploits = _exploits(plugins, plan.only)
     examples = _examples(run)
@@ -72,17 +72,6 @@ def audit(run: Run, display: Display, plan: Plan) -> Audit:
 
 def _danger(exploit: Fared) -> tuple[bool, float, float, str]:
     return not exploit.wins, -exploit.reaches_right, -exploit.reward, exploit.name
-
-
-def _stop_on_errors(run: Run) -> None:
-    """Raise what the plugins find wrong with their settings; the policy may be one that this machine cannot load."""
-    errors = []
-    for table, plugin in run.roles():
-        if table != "policy":
-            with run.blaming(table):
-                errors += [f"{run.file}: [{table}] {each.text}" for each in plugin.findings() if each.level == "error"]
-    if errors:
-        raise ConfigError(errors)
 
 
 def _exploits(plugins: Plugins, only: Sequence[str]) -> dict[str, Exploit]:

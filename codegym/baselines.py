@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from codegym.errors import PluginError
 from codegym.grading import Grader
 from codegym.report import summarise, worth
 from codegym.types import Example, Execution, Rollout, Row
@@ -31,6 +32,7 @@ def baselines(
     `best_constant` is the best of the examples' own answers by `metric`, which nobody could know without them;
     `constant_dump` is `DUMP`; `commonest_in_training` is the commonest answer of `training`, if there is any. An answer
     is given as one cell, as rows of its parts between commas or, if it is rows in JSON, as these, whichever is better.
+    Raises `PluginError` where a reward fails on an answer without code.
     """
     some = examples[:: -(-len(examples) // SCREENED)]
 
@@ -61,11 +63,17 @@ def baselines(
 
 
 def full_marks(grader: Grader, examples: Sequence[Example]) -> float:
-    """Return the mean reward of the examples' own answers: what a model could earn that knew them."""
-    rewards = [
-        max(rollout.reward for rows in _forms(example.answer.strip()) for rollout in _graded(grader, [example], rows))
-        for example in examples
-    ]
+    """Return the mean reward of the examples' own answers: what a model could earn that knew them.
+
+    0 if that is unknown, for a reward fails on an answer without code.
+    """
+    try:
+        rewards = [
+            max(each.reward for rows in _forms(example.answer.strip()) for each in _graded(grader, [example], rows))
+            for example in examples
+        ]
+    except PluginError:
+        return 0.0
     return sum(rewards) / len(rewards)
 
 
@@ -91,7 +99,9 @@ def _forms(answer: str) -> list[Rows]:
         forms.append(_column([part.strip() for part in answer.split(",")]))
     if answer.startswith("[["):
         with suppress(ValueError, TypeError):
-            forms.append(tuple(tuple(row) for row in json.loads(answer)))
+            rows = tuple(tuple(row) for row in json.loads(answer))
+            hash(rows)  # a list or an object is no cell
+            forms.append(rows)
     return forms
 
 

@@ -100,6 +100,9 @@ class Cut:
                         connection.executemany(f'INSERT INTO "{name}" VALUES ({places})', stored)
             except sqlite3.IntegrityError:
                 return False
+            except sqlite3.Error as error:
+                where = f"the database {self.database.name!r} as its schema says"
+                raise PluginError(f"SQLite cannot take the rows of {where}: {error}") from error
         return True
 
     def _named(self, part: str, tables: Mapping[str, Sequence[Row]]) -> Database:
@@ -137,8 +140,8 @@ class Cut:
                     its |= known[key.parent, key.parent_positions].get(_at(row, key.positions), frozenset())
                 owners[name].append(frozenset(its))
                 for parent, positions in referred:
-                    if parent == name:
-                        known[parent, positions][_at(row, positions)] = owners[name][-1]
+                    if parent == name and None not in (key_of_row := _at(row, positions)):  # NULL refers to nothing
+                        known[parent, positions][key_of_row] = owners[name][-1]
         return owners
 
     def _groups(self) -> Mapping[str, str]:
@@ -171,7 +174,9 @@ class Cut:
 
 
 def _stored(cell: Cell) -> int | float | str | bytes | None:
-    return cell if cell is None or isinstance(cell, int | float | str | bytes) else str(cell)
+    if isinstance(cell, int):
+        return cell if -(2**63) <= cell < 2**63 else float(cell)  # as SQLite reads such a number
+    return cell if cell is None or isinstance(cell, float | str | bytes) else str(cell)
 
 
 def _at(row: Row, positions: Positions) -> Row:

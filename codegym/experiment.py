@@ -12,7 +12,7 @@ from typing import Any
 
 from codegym.baselines import baselines, full_marks
 from codegym.curriculum import arranged
-from codegym.errors import BackendError, ConfigError, Interrupted
+from codegym.errors import BackendError, ConfigError, Interrupted, PluginError
 from codegym.grading import Grader
 from codegym.plugins import nearest
 from codegym.processes import processes
@@ -144,9 +144,11 @@ class _Story:
             self.folder.write_toml("run.toml", self.run.resolved)
             run, started = self.run, record["started"]
             self.report = {"name": run.name, "started": started, "note": run.note, "seed": run.seed, "splits": {}}
-            self.report["comparators"] = {
-                each.label: name for each in run.rewards if (name := each.reward.compares_by())
-            }
+            self.report["comparators"] = {}
+            for each in run.rewards:
+                with run.blaming(f"rewards.{each.label}"):
+                    if comparator := each.reward.compares_by():
+                        self.report["comparators"][each.label] = comparator
         else:
             self.earlier.refuse_changes(record)
             session = {"started": record["started"], "command": record["command"]}
@@ -305,14 +307,17 @@ class _Story:
 
     def _score_baselines(self, examples: Examples, grader: Grader) -> None:
         """Add to each split what no model at all would score."""
-        if self.folder.rank:
-            return
         run = self.run
+        if self.folder.rank or not run.evaluation.baselines:
+            return
         known = self.training or known_examples(run, run.training.split)
         metric = watched(run.evaluation.metric, examples[run.evaluation.splits[0]], grader)
         with self.display.phase("score baselines", len(run.evaluation.splits), "splits") as bar:
             for split in run.evaluation.splits:
-                self.report["splits"][split]["baselines"] = baselines(grader, examples[split], known, metric)
+                try:
+                    self.report["splits"][split]["baselines"] = baselines(grader, examples[split], known, metric)
+                except PluginError as error:  # it has scored every rollout; the run must not end on what is no rollout
+                    self.display.say(f"warning: {split} has no baselines, for they are answers without code: {error}")
                 bar.advance(1)
 
     def _keep_divergence(self, watch: Watch) -> str:

@@ -105,11 +105,13 @@ def _two_answers(examples: Sequence[Example]) -> Iterator[Doubt]:
         if example.answer.strip():
             asked.setdefault(json.dumps([example.prompt, example.database]), []).append(example)
     for same in asked.values():
-        for example in same:
-            others = [other for other in same if {*parts_of(other.answer)} != {*parts_of(example.answer)}]
-            if others:
-                detail = f"{example.answer!r}, and {others[0].answer!r} in {others[0].id}"
-                yield Doubt(example, "two answers", detail)
+        answers = [frozenset(parts_of(example.answer)) for example in same]
+        firsts: dict[frozenset[str], Example] = {}
+        for answer, example in zip(answers, same, strict=True):
+            firsts.setdefault(answer, example)
+        for answer, example in zip(answers, same, strict=True):
+            if other := next((firsts[another] for another in firsts if another != answer), None):
+                yield Doubt(example, "two answers", f"{example.answer!r}, and {other.answer!r} in {other.id}")
 
 
 def _run_twice(run: Run, display: Display, examples: Sequence[Example]) -> Iterator[Doubt]:
@@ -117,8 +119,6 @@ def _run_twice(run: Run, display: Display, examples: Sequence[Example]) -> Itera
     if not targets:
         return
     uncached = replace(run, execution=run.execution.model_copy(update={"cache": 0}))
-    chosen = run.evaluation.metric
-    metric = "ems" if chosen == "reward" or chosen.endswith("_rate") else chosen
     with (
         open_lanes(uncached, display) as lanes,
         display.phase("run known good completions twice", len(targets), "answers") as bar,
@@ -132,7 +132,7 @@ def _run_twice(run: Run, display: Display, examples: Sequence[Example]) -> Itera
             yield Doubt(rollout.example, "refused", rollout.refusal)
         elif not rollout.execution.ok:
             yield Doubt(rollout.example, "fails", rollout.execution.message or "a limit cut its rows off")
-        elif rollout.metrics.get(metric, 1.0) < 1:
+        elif rollout.metrics.get(run.evaluation.right_by, 1.0) < 1:
             detail = f"{rollout.example.answer!r} against {_shown(rollout.execution)}"
             yield Doubt(rollout.example, "contradicted", detail)
     for rollout, second in zip(reversed(ran), again, strict=True):

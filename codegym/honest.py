@@ -99,13 +99,13 @@ def _told_apart(grader: Grader, cases: Sequence[Case], problems: list[str]) -> I
 
 def _from_targets(run: Run, members: Sequence[Example], limit: int) -> Iterator[Case]:
     asked = [example for example in members if example.metadata.get("target") and example.answer.strip()]
+    same_database: dict[str, list[Example]] = {}
+    for example in asked:
+        same_database.setdefault(example.database, []).append(example)
     for example in spread(asked, limit):
-        others = random.Random(f"{run.seed} {example.id}").sample(asked, min(LOOKED_AT, len(asked)))
-        queries = [
-            _asked_about(run, example, other)
-            for other in others
-            if other.database == example.database and other.answer != example.answer
-        ]
+        known = same_database[example.database]
+        others = random.Random(f"{run.seed} {example.id}").sample(known, min(LOOKED_AT, len(known)))
+        queries = [_asked_about(run, example, other) for other in others if other.answer != example.answer]
         wrong = [query for query in dict.fromkeys(queries) if query != example.metadata["target"]]
         if wrong:
             yield Case(example, example.metadata["target"], tuple(wrong[:WRONG_ONES]))
@@ -126,7 +126,7 @@ def _literal(text: str) -> str:
 
 
 def _from_rollouts(run: Run, members: Sequence[Example], limit: int, folder: Path) -> Iterator[Case]:
-    metric = run.evaluation.metric if run.evaluation.metric != "reward" else "ems"
+    metric = run.evaluation.right_by
     by_id: dict[str, list[Rollout]] = {}
     for rollout in _stored(folder, run.evaluation.splits[0], members):
         if metric not in rollout.metrics:
@@ -147,7 +147,8 @@ def _case(example: Example, stored: Sequence[Rollout], metric: str) -> Case:
 
 
 def _stored(folder: Path, split: str, members: Sequence[Example]) -> list[Rollout]:
-    files = [file for file in sorted((folder / "rollouts").glob("*.jsonl")) if file.name.partition(".")[0] == split]
+    found = sorted((folder / "rollouts").glob("*.jsonl"))
+    files = [file for file in found if (file.stem.rpartition(".")[0] or file.stem) == split]
     if not files:
         raise ConfigError(f"--rollouts {folder}: is no run that evaluated {split}: it has no rollouts/{split}.*.jsonl")
     return [rollout for file in files for rollout in stored_rollouts(file, members)]

@@ -31,9 +31,9 @@ class Plan:
 
     @classmethod
     def of(cls, run: Run, samples: int, split: str | None, metric: str | None, out: Path | None) -> Plan:
-        """Return the plan with what is None filled in: by the run's settings, and EMS where it chooses by reward."""
-        chosen = run.evaluation.metric if run.evaluation.metric != "reward" else "ems"
-        return cls(samples, split or run.training.split, metric or chosen, out or Path(f"{run.name}.profile.jsonl"))
+        """Return the plan with what is None filled in, by the run's settings."""
+        solved = metric or run.evaluation.right_by
+        return cls(samples, split or run.training.split, solved, out or Path(f"{run.name}.profile.jsonl"))
 
 
 def profile(run: Run, display: Display, plan: Plan, command: Sequence[str]) -> list[Measured]:

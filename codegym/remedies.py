@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from dataclasses import MISSING, dataclass, replace
 from typing import TypeVar
 
 from codegym.complaints import toml
-from codegym.errors import ConfigError
+from codegym.errors import BackendError, ConfigError, PluginError
 from codegym.grading import Grader
 from codegym.hearing import Attempts, Hearing
 from codegym.honest import Case
@@ -94,7 +94,7 @@ class _Trials:
     def _tried(self, text: str, change: Change, already_stopped: int) -> Remedy:
         try:
             hearing = Hearing(change(self.bench).grader, self.cases)
-        except (ValueError, ConfigError):  # a default that does not go with another setting
+        except (ValueError, ConfigError, PluginError):  # a default or a guard that does not go with the rest
             return Remedy(text, (), 0)
         right_stopped = max(0, hearing.right.stopped - already_stopped)
         if right_stopped > hearing.right.n * MOST_RIGHT_STOPPED:
@@ -105,12 +105,12 @@ class _Trials:
 
 @contextmanager
 def _perturbed_lanes(run: Run, display: Display) -> Iterator[Lanes]:
-    """Open the run's lanes with the perturbed databases, without them where the databases cannot be perturbed."""
+    """Open the run's lanes with the perturbed databases, without them where these cannot be made or opened."""
     with ExitStack() as stack:
         settings = run.perturbation.model_copy(update={"use": "guard"})
         try:
             lanes = stack.enter_context(open_lanes(replace(run, perturbation=settings), display))
-        except ConfigError:
+        except (ConfigError, BackendError):
             lanes = stack.enter_context(open_lanes(run, display))
         yield lanes
 
@@ -133,9 +133,8 @@ def _changes(run: Run, plugins: Plugins) -> Iterator[tuple[str, Change]]:
     used = {table["plugin"] for table in run.resolved.get("guards", {}).values()}
     for offer in plugins.offers:
         if issubclass(offer.plugin_class, Guard) and offer.name not in used and not _required(offer.plugin_class):
-            with blaming(f'guard "{offer.name}"'):
-                guard = offer.plugin_class()
-            yield f"[guards.{offer.name}]", _guard(offer.name, guard)
+            with suppress(ConfigError), blaming(f'guard "{offer.name}"'):  # one that wants settings is nothing to try
+                yield f"[guards.{offer.name}]", _guard(offer.name, offer.plugin_class())
     if sum(weighted.weight != 0 for weighted in run.rewards) > 1:
         for number, weighted in enumerate(run.rewards):
             yield f"[rewards.{weighted.label}] weight = 0", _reward(number, replace(weighted, weight=0.0))

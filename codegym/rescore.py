@@ -36,6 +36,9 @@ def rescore(run: Run, display: Display, path: Path, out: Path | None, command: S
     earlier = Earlier.read(path)
     examples = load_examples(run, list(dict.fromkeys(map(split_of, earlier.files))))
     record = manifest(run, examples, [], run.databases(), command, started) | {"rescored": str(path.resolve())}
+    if changed := earlier.changed_splits(record):
+        others = f"the questions, answers or databases of {', '.join(changed)} are not those that the run was asked"
+        display.say(f"warning: {others}; completions are graded by the ids of their examples")
     trusted = frozenset() if fresh else earlier.unchanged_databases(run, record)
     folder = RunFolder.create(out, run.name, started) if out else None
     report: Report = {"run": str(path), "with": str(run.file), "note": run.note, "rollouts": {}}
@@ -43,6 +46,8 @@ def rescore(run: Run, display: Display, path: Path, out: Path | None, command: S
         rescorer = _Rescorer(display, Grader(lanes, run.guards, run.rewards), trusted, folder)
         for name, files in earlier.parts().items():
             before = {file: stored(file, examples[split_of(file)], excluded(run)) for file in files}
+            if not any(before.values()):
+                continue  # all of it is excluded
             after = [rollout for file, read in before.items() for rollout in rescorer.graded(file, read)]
             report["rollouts"][name] = differences([each for read in before.values() for each in read], after)
         report |= {"reused": rescorer.reused, "executed": lanes.counters.executed}
@@ -80,13 +85,18 @@ class Earlier:
             parts.setdefault("train" if file.name.startswith("train.rank") else file.stem, []).append(file)
         return parts
 
+    def changed_splits(self, record: Mapping[str, Any]) -> list[str]:
+        """Return the evaluated splits that have as many examples as they had, but others, by the manifest of now."""
+        pairs = [(split, was, record["examples"].get(split)) for split, was in self.manifest["examples"].items()]
+        return [split for split, was, now in pairs if now and was["n"] == now["n"] and was != now]
+
     def unchanged_databases(self, run: Run, record: Mapping[str, Any]) -> frozenset[str]:
         """Return the databases on which code gives what it gave, by the manifest of now: same backend, same content."""
         for table in ("backend", "dataset"):  # another dataset may ask another database under the same id
             settings = {name: value for name, value in run.resolved[table].items() if value is not None}
             source = record["plugins"][table]
             file = source.removeprefix("file ")  # of a local plugin, which may have changed
-            was, now = (each["files"].get(file) for each in (self.manifest, record))
+            was, now = (each.get("files", {}).get(file) for each in (self.manifest, record))
             if settings != self.settings[table] or source != self.manifest["plugins"][table] or was != now:
                 return frozenset()
         known = self.manifest["databases"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -20,11 +21,12 @@ Examples = dict[str, list[Example]]
 
 
 def stop_on_errors(run: Run, unused: str = "") -> None:
-    """Raise one `ConfigError` with every error that the plugins find in their own settings, but that of one table."""
+    """Raise one `ConfigError` with every error that the plugins find in their own settings.
+
+    The plugin of the table `unused` is not asked: it may be a policy that this machine cannot load.
+    """
     errors = [
-        f"{run.file}: [{table}] {finding.text}"
-        for table, finding in run.findings()
-        if finding.level == "error" and table != unused
+        f"{run.file}: [{table}] {finding.text}" for table, finding in run.findings(unused) if finding.level == "error"
     ]
     if errors:
         raise ConfigError(errors)
@@ -57,7 +59,9 @@ def load_examples(run: Run, splits: Sequence[str]) -> Examples:
 
 
 def excluded(run: Run) -> dict[str, None]:
-    """Return the ids of the examples that the run file leaves out: one a line of the file `exclude`, # for comments.
+    """Return the ids of the examples that the run file leaves out: one a line of the file `exclude`.
+
+    What follows a # at the beginning of a line or after a space is a comment.
 
     Raises `ConfigError` for a file that cannot be read, and for ids of splits that the dataset does not have.
     """
@@ -69,7 +73,7 @@ def excluded(run: Run) -> dict[str, None]:
         raise ConfigError(f"{run.file}: exclude: {run.exclude} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{run.file}: exclude: {run.exclude} is no text: {error}") from None
-    ids = dict.fromkeys(name for line in lines if (name := line.partition("#")[0].strip()))
+    ids = dict.fromkeys(name for line in lines if (name := re.split(r"(?:^|\s)#", line)[0].strip()))
     with run.blaming("dataset"):
         splits = run.dataset.splits()
     if strange := [name for name in ids if splits and name.rpartition("/")[0] not in splits]:
@@ -129,7 +133,10 @@ def _perturber(run: Run, databases: Sequence[Database]) -> Perturber | None:
     if run.perturbation.use == "off":
         return None
     examples: list[Example] = []
-    for split in run.dataset.splits() or run.evaluation.splits:
+    asked = [*run.evaluation.splits, *([run.training.split, run.evaluation.dev] if run.policy.trainable else [])]
+    with run.blaming("dataset"):
+        splits = run.dataset.splits() or dict.fromkeys(asked)
+    for split in splits:
         # A split that cannot be loaded is not asked about; one that the run needs has said so before.
         with run.blaming("dataset"), suppress(ConfigError):
             examples += run.dataset.load(split)

@@ -62,7 +62,8 @@ class Training(_Settings):
 class Evaluation(_Settings):
     """What is evaluated, on how many samples of each example, and by which metric the best model is chosen on dev.
 
-    `limit` takes the first examples of each split (0 for all); `before` also evaluates before training.
+    `limit` takes the first examples of each split (0 for all); `before` also evaluates before training; `baselines`
+    scores constant answers at the end, thousands of them.
     """
 
     splits: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = ("test",)
@@ -72,6 +73,12 @@ class Evaluation(_Settings):
     batch_size: Annotated[int, Field(ge=1)] = 256
     limit: Annotated[int, Field(ge=0)] = 0
     before: bool = True
+    baselines: bool = True
+
+    @property
+    def right_by(self) -> str:
+        """By which metric an answer is right if it is 1: the one chosen; `ems` if that is the reward or a rate."""
+        return "ems" if self.metric == "reward" or self.metric.endswith("_rate") else self.metric
 
 
 class ExecutionSettings(_Settings):
@@ -168,9 +175,11 @@ class Run:
         """Blame the plugin of a table for what is raised inside."""
         return blaming(f"[{table}], {self.sources[table]},")
 
-    def findings(self) -> Iterator[tuple[str, Finding]]:
-        """Yield what every plugin finds in its own settings, with the name of its table."""
+    def findings(self, unused: str = "") -> Iterator[tuple[str, Finding]]:
+        """Yield what every plugin but that of the table `unused` finds in its settings, with the name of its table."""
         for table, plugin in self.roles():
+            if table == unused:
+                continue
             with self.blaming(table):
                 found = list(plugin.findings())
             yield from ((table, finding) for finding in found)

@@ -18,6 +18,8 @@ from codegym.types import Example, Rollout
 
 SURE = 2.0
 """How many times its standard error a change must be, to be taken for one."""
+LEAST_STEPS = 4
+"""Over how many steps a reward is a mean, where there are so many: fewer do not tell how much it moves by chance."""
 
 
 def shape_of(rewards: Sequence[WeightedReward], rollout: Rollout) -> str:
@@ -135,7 +137,8 @@ class Watch:
             values.setdefault(each["step"], []).append(self.value(each["metrics"], each["reward"]))
         for each in metrics:
             if "dev" in each:
-                self.evaluated(each["step"], values.get(each["step"], []))
+                # An evaluation that was broken off and made again has left more than its own.
+                self.evaluated(each["step"], values.get(each["step"], [])[-each["dev"].get("n", 0) :])
             else:
                 self.stepped(each["step"], each)
         return self.divergence
@@ -161,10 +164,16 @@ class Watch:
         )
 
     def _window(self, best: int, last: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return which steps stand for two evaluations; for the very first one, the first half of those that follow."""
+        """Return which steps stand for two evaluations: those since the one before it, and at least `LEAST_STEPS`.
+
+        For the very first evaluation it is the first half of the steps that follow. The two never overlap.
+        """
         steps = [evaluation.step for evaluation in self._evaluations]
-        before = (steps[best - 1], steps[best]) if best else (steps[0], (steps[0] + steps[1]) // 2)
-        return before, (max(steps[last - 1], before[1]), steps[last])
+        if best:
+            before = (max(steps[0], min(steps[best - 1], steps[best] - LEAST_STEPS)), steps[best])
+        else:
+            before = (steps[0], (steps[0] + steps[1]) // 2)
+        return before, (max(before[1], min(steps[last - 1], steps[last] - LEAST_STEPS)), steps[last])
 
 
 def _fell(before: Sequence[float], after: Sequence[float]) -> bool:
@@ -177,9 +186,11 @@ def _fell(before: Sequence[float], after: Sequence[float]) -> bool:
 
 def _rose(before: Sequence[float], after: Sequence[float]) -> bool:
     """Return whether the mean reward of a step is higher, by more than the steps differ among themselves."""
-    if not before or not after:
+    known = [variance(values) for values in (before, after) if len(values) > 1]
+    if not before or not after or not known:
         return False
-    error = sum(variance(values) / len(values) for values in (before, after) if len(values) > 1)
+    # One step does not say how much steps differ; it is taken to be as elsewhere.
+    error = sum((variance(values) if len(values) > 1 else fmean(known)) / len(values) for values in (before, after))
     return fmean(after) - fmean(before) > SURE * math.sqrt(error)
 
 
@@ -188,7 +199,9 @@ def cause(
 ) -> Behind | None:
     """Return what is behind a divergence, from the rollouts of the training that lie in a run's folder."""
     examples = list(examples)
-    files = sorted((folder / "rollouts").glob("train*.jsonl"))  # one of each process
+    rollouts_folder = folder / "rollouts"
+    # One of each process, and no evaluation of a split whose name begins so.
+    files = [rollouts_folder / "train.jsonl", *sorted(rollouts_folder.glob("train.rank*.jsonl"))]
     rollouts = [each for file in files for each in stored(file, examples)]
     before, after = (
         [each.rollout for each in rollouts if first < each.step <= last] for first, last in divergence.window
@@ -224,9 +237,11 @@ def _shares(rollouts: Sequence[Rollout], shape: Callable[[Rollout], str], least:
 def warning(divergence: Divergence, found: Behind | None) -> str:
     """Return what the terminal says of a divergence."""
     (paid, pays), (was, now) = divergence.reward, divergence.dev
+    is_rate = divergence.metric.endswith("_rate")  # of errors: the more, the worse
+    worse = f"rose from {-was:.3g} to {-now:.3g}" if is_rate else f"fell from {was:.3g} to {now:.3g}"
     text = (
         f"warning: since step {divergence.since}, when dev was best, the reward of training rose from {paid:.4g} to "
-        f"{pays:.4g} while {divergence.metric} on dev fell from {was:.3g} to {now:.3g}: what is paid is not what is "
+        f"{pays:.4g} while {divergence.metric} on dev {worse}: what is paid is not what is "
         "meant, or the policy learns its questions by heart."
     )
     if found is None:

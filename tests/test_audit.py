@@ -322,6 +322,82 @@ def test_an_unknown_exploit_and_one_that_breaks_its_promise_are_named(cli: Cli, 
     assert 'exploit "my_broken" returned 7 for test/0, no text and not None' in done.stderr
 
 
+WANTS_SETTINGS = """
+
+@dataclass
+class Fussy(codegym.Guard):
+    '''Refuses words, once it is told any.'''
+
+    words: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not self.words:
+            raise codegym.ConfigError("fussy: name words")
+
+    def check(self, code, example):
+        return None
+
+
+@codegym.hookimpl
+def codegym_guards():
+    return {"fussy": Fussy}
+"""
+
+
+def test_a_guard_that_wants_settings_is_no_remedy_and_stops_no_audit(cli: Cli, leaky: Any, tmp_path: Path) -> None:
+    file = leaky("containment")
+    with (tmp_path / "cheats.py").open("a") as plugin:
+        plugin.write(WANTS_SETTINGS)
+    code, found = audited(cli, file, *only("my_dump"))
+    assert (code, found["remedies"][0]["change"]) == (1, "[guards.no_select_star]")
+
+
+MANY_DATABASES = """
+
+@dataclass
+class Many(TemptabqaSample):
+    '''The sample with a database of its own for every four questions.'''
+
+    def databases(self):
+        from dataclasses import replace
+        [one] = super().databases()
+        return [replace(one, name=f"{one.name}_{number}") for number in range(10)]
+
+    def load(self, split):
+        from dataclasses import replace
+        return [
+            replace(each, database=f"{each.database}_{row % 10}", metadata={**each.metadata})
+            for row, each in enumerate(super().load(split))
+        ]
+
+
+@codegym.hookimpl
+def codegym_datasets():
+    return {"many": Many}
+"""
+
+
+def test_wrong_queries_are_looked_for_on_the_same_database(
+    cli: Cli, leaky: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codegym.honest.LOOKED_AT", 4)
+    with (tmp_path / "cheats.py").open("a") as plugin:
+        plugin.write(MANY_DATABASES)
+    file = leaky("rems")
+    file.write_text(file.read_text().replace("temptabqa_sample", "many"))
+    _, found = audited(cli, file, *only("my_nothing"))
+    assert found["examples"] > 15
+
+
+def test_a_rate_of_errors_does_not_tell_which_rollouts_were_right(cli: Cli, leaky: Any, tmp_path: Path) -> None:
+    (tmp_path / "run" / "rollouts").mkdir(parents=True)
+    records = [record for each in TemptabqaSample(athletes=20, test_size=40).load("test") for record in stored(each)]
+    (tmp_path / "run" / "rollouts" / "test.before.jsonl").write_text("\n".join(records))
+    rate = ["--set", "evaluation.metric=error_rate"]
+    _, found = audited(cli, leaky("rems"), "--rollouts", str(tmp_path / "run"), *rate, *only("my_nothing"))
+    assert found["honest"]["right"]["reward"] == 1101.0
+
+
 def test_examples_are_spread_evenly() -> None:
     members = [Example(f"test/{row}", "", "1") for row in range(10)]
     assert [example.id for example in spread(members, 3)] == ["test/0", "test/3", "test/6"]

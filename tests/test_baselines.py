@@ -119,8 +119,68 @@ def test_every_report_carries_them(cli: Cli, tmp_path: Path) -> None:
     assert "– commonest in training: " in done.stdout
 
 
+def test_a_run_file_may_do_without_them(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN_FILE + "[evaluation]\nlimit = 4\nbaselines = false\n")
+    assert cli("eval", tmp_path / "run.toml", "--out", tmp_path / "out").returncode == 0
+    assert "baselines" not in json.loads((tmp_path / "out" / "report.json").read_text())["splits"]["test"]
+
+
 def test_a_dataset_without_the_split_of_training_goes_without_the_third(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(RUN_FILE + '[evaluation]\nlimit = 4\n[training]\nsplit = "nowhere"\n')
     assert cli("eval", tmp_path / "run.toml", "--out", tmp_path / "out").returncode == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["splits"]["test"]["baselines"]) == ["best_constant", "constant_dump"]
+
+
+SHORTNESS = """
+from dataclasses import dataclass
+
+import codegym
+
+
+@dataclass
+class Shortness(codegym.Reward):
+    '''Pays for short code, and knows no metric.'''
+
+    def score(self, rollout):
+        return 100 / len(rollout.code) if rollout.execution.ok else 0.0
+
+
+@codegym.hookimpl
+def codegym_rewards():
+    return {"shortness": Shortness}
+"""
+
+
+def test_a_reward_that_wants_code_costs_a_run_its_baselines_and_nothing_else(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "shortness.py").write_text(SHORTNESS)
+    run_file = f'plugins = ["shortness.py"]\n{RUN_FILE.replace("rems", "shortness")}[evaluation]\nlimit = 4\n'
+    (tmp_path / "run.toml").write_text(run_file)
+    done = cli("eval", tmp_path / "run.toml", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert 'warning: test has no baselines, for they are answers without code: reward "shortness" raised' in done.stdout
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["finished"]
+    assert "baselines" not in report["splits"]["test"]
+    run = load(tmp_path / "run.toml", [])
+    with open_lanes(run, Display(Console(quiet=True))) as lanes:
+        assert full_marks(Grader(lanes, run.guards, run.rewards), load_examples(run, ["dev"])["dev"]) == 0.0
+
+
+def test_without_a_metric_that_tells_of_answers_the_reward_is_shown() -> None:
+    split = {
+        "before": {"n": 4, "error_rate": 0.0, "reward": -1.5},
+        "after": {"n": 4, "error_rate": 0.5, "reward": 2.0},
+        "baselines": {"constant_dump": {"reward": 0.25}},
+    }
+    assert results_markdown({"name": "mine", "splits": {"test": split}}).splitlines() == [
+        "| split | n | errors | reward |",
+        "| --- | ---: | ---: | ---: |",
+        "| test | 4 | 0.0 → 50.0 | -1.5 → 2 |",
+        "| – constant dump |  |  | 0.25 |",
+    ]
+
+
+def test_an_answer_whose_rows_hold_more_than_cells_is_a_text(grader: Grader) -> None:
+    examples = [Example("test/0", "", '[["a", ["b"]]]')]
+    assert baselines(grader, examples, [], "ems")["best_constant"]["answer"] == '[["a", ["b"]]]'

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tomli_w
 
 from codegym.config import load
 from codegym.errors import ConfigError, PluginError
+from codegym.report import RunFolder
 
 SETTINGS = """
 from dataclasses import dataclass, field
@@ -106,7 +106,7 @@ def test_lists_tables_and_strings_become_what_the_settings_are(run_file: Path) -
 def test_the_resolved_run_file_is_the_same_run(run_file: Path) -> None:
     run = load(above(run_file, '[rewards.ours]\nplugin = "everything"\nrequired = "yes"\nweight = 0.5\n'))
     again = run_file.with_name("resolved.toml")
-    again.write_text(tomli_w.dumps(run.resolved))
+    RunFolder(again.parent).write_toml(again.name, run.resolved)
     assert load(again).resolved == run.resolved
     assert run.resolved["rewards"]["ours"]["choice"] == "f1"  # a default, written out
 
@@ -266,5 +266,5 @@ def test_all_problems_are_told_at_once_each_with_where_it_came_from(run_file: Pa
         '--set: [policy] plugin: there is no policy "scriptd"; did you mean scripted?',
         "top.toml: [backend] max_rows: must be greater than or equal to 1, got 0",
         'base.toml: [rewards.rems] wieght: unknown setting of reward "rems"; '
-        "known: error, exact, executes, overlap, partial",
+        "known: comparator, error, exact, executes, overlap, partial",
     ]

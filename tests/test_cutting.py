@@ -126,3 +126,45 @@ def test_a_schema_or_column_that_is_not_there_is_named() -> None:
         _ = Cut(PAINTERS, "painter", "nom").sides
     with pytest.raises(PluginError, match="SQLite cannot read the schema of the database 'odd': near"):
         _ = Cut(Database("odd", "CREATE THING", {"thing": [(1,)]}), "thing", "name").sides
+
+
+def test_a_foreign_key_to_a_table_without_rows_links_nothing() -> None:
+    schema = "CREATE TABLE land (id INTEGER PRIMARY KEY); CREATE TABLE team (name TEXT, land INTEGER REFERENCES land)"
+    cut = Cut(Database("games", schema, {"team": [(f"Team {number}", 2**64) for number in range(8)]}), "team", "name")
+    assert set(cut.sides.values()) == {0, 1}
+    assert len(cut.copies(2)) == 2  # a number that SQLite has no integer for is no hindrance
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("REFERENCES land", "in the database 'games' a foreign key of team fits no key of land"),
+        ("REFERENCES land (area)", "the database 'games' has no column land.area"),
+    ],
+)
+def test_a_foreign_key_that_fits_nothing_is_a_mistake(reference: str, reason: str) -> None:
+    schema = f"CREATE TABLE land (id INTEGER); CREATE TABLE team (name TEXT, land INTEGER {reference})"
+    rows = {"land": [(1,)], "team": [(f"Team {number}", 1) for number in range(8)]}
+    with pytest.raises(PluginError, match=re.escape(reason)):
+        _ = Cut(Database("games", schema, rows), "team", "name").sides
+
+
+def test_rows_of_a_table_that_the_schema_lacks_are_a_mistake() -> None:
+    cut = Cut(
+        Database("games", "CREATE TABLE team (name TEXT)", {"team": [("A",), ("B",)], "lad": [(1,)]}), "team", "name"
+    )
+    with pytest.raises(
+        PluginError, match="SQLite cannot take the rows of the database 'games' as its schema says: no such"
+    ):
+        cut.copies(2)
+
+
+def test_null_refers_to_nobody() -> None:
+    schema = """
+    CREATE TABLE team (name TEXT, code INTEGER UNIQUE);
+    CREATE TABLE game (code INTEGER REFERENCES team (code))
+    """
+    teams = [("Team 0", None), *((f"Team {number}", number) for number in range(1, 8))]
+    cut = Cut(Database("games", schema, {"team": teams, "game": [(None,), (1,)]}), "team", "name")
+    assert [half.tables["game"].count((None,)) for half in cut.halves] == [1, 1]
+    assert sum(half.tables["game"].count((1,)) for half in cut.halves) == 1

@@ -252,3 +252,11 @@ def test_a_text_is_spelt_by_cells_in_a_row(text: str, spelt: bool) -> None:
 def test_cells_with_one_other_word_at_a_place_are_glued(text: str, glued: bool) -> None:
     table = {"place": [("New Oslo Games",), ("Oslo",), ("Aar",)]}
     assert Vocabulary(Database("places", "", table)).glues(text) == glued
+
+
+def test_an_id_may_hold_the_sign_of_comments(file: Path) -> None:
+    file.with_name("cities.py").write_text(PLUGIN.replace('f"{split}/{row}"', 'f"{split}/C#{row}"'))
+    gold = checked(file)
+    file.with_name("out.txt").write_text(gold.exclusion())
+    left = load_examples(load(file, ["exclude=./out.txt"]), ["test"])["test"]
+    assert [example.id for example in left] == ["test/C#9", "test/C#11"]

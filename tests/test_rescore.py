@@ -297,3 +297,31 @@ def test_excluded_examples_are_left_out(cli: Cli, run: Path) -> None:
     report = rescored(cli, run, "--set", "exclude=./exclude.txt")
     assert {record["id"] for record in records(Path("rescored"))} == {"test/0", "test/2"}
     assert report["rollouts"]["test.before"]["n"] == 10
+
+
+def test_questions_that_are_others_under_the_same_ids_are_told(cli: Cli, run: Path) -> None:
+    same, others = (cli("rescore", run, *change) for change in ([], ["--set", "dataset.seed=1"]))
+    warning = "warning: the questions, answers or databases of test are not those that the run was asked"
+    assert (warning in same.stdout, warning in others.stdout) == (False, True)
+
+
+def test_a_file_of_which_all_is_excluded_is_left_out(cli: Cli, run: Path) -> None:
+    few = cli("eval", run / "run.toml", "--set", "evaluation.limit=1", "--out", "few")
+    assert few.returncode == 0, few.stderr
+    Path("exclude.txt").write_text("test/0\n")
+    finished = cli("rescore", "few", "--set", "exclude=./exclude.txt")
+    assert finished.returncode == 0, finished.stderr
+    assert "0 stored answers reused, 0 queries executed" in finished.stdout
+
+
+def test_findings_of_the_policy_are_not_asked_for(cli: Cli, run: Path) -> None:
+    Path("absent.py").write_text(
+        "import codegym\n\n\nclass Absent(codegym.Policy):\n    '''Needs what is not there.'''\n\n"
+        "    def findings(self):\n        import not_there_at_all\n\n"
+        "    def generate(self, examples):\n        return []\n\n\n"
+        "@codegym.hookimpl\ndef codegym_policies():\n    return {'absent': Absent}\n"
+    )
+    other = RUN_FILE.replace('"scripted"', '"absent"').partition("completions")
+    Path("absent.toml").write_text('plugins = ["absent.py"]\n' + other[0] + other[2].partition("]")[2])
+    finished = cli("rescore", run, "--with", "absent.toml")
+    assert finished.returncode == 0, finished.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,12 @@ def test_it_says_nothing_where(case: str, last: tuple[list[float], list[float]])
     assert trained(Watch("ems", 1000.0), [([], GOOD), ([100, 110], GOOD), last]) == [], case
 
 
+def test_one_step_between_evaluations_does_not_tell_how_much_steps_differ() -> None:
+    noisy = [([], GOOD), ([100], GOOD), ([150], GOOD), ([90], GOOD), ([140], BAD)]
+    assert trained(Watch("ems", 1000.0), noisy) == []
+    assert trained(Watch("ems", 1000.0), [*noisy[:-1], ([300], BAD)]) == [4]
+
+
 def test_a_watch_that_is_told_what_was_recorded_knows_what_the_first_one_did() -> None:
     evaluations = [([], GOOD), ([100, 110], GOOD), ([300, 320], BAD)]
     watch, again = Watch("ems", 1000.0), Watch("ems", 1000.0)
@@ -140,6 +147,9 @@ def test_a_watch_that_is_told_what_was_recorded_knows_what_the_first_one_did() -
     assert again.replay(metrics, dev) == watch.divergence
     assert again.stepped(9, {"reward": 500.0}) == watch.stepped(9, {"reward": 500.0}) == {"gap": 0.25}
     assert again.evaluated(5, BAD) is None  # it was said before
+    broken_off = [{"step": 2, "metrics": {"ems": 1.0}, "reward": 0.0}] * 7
+    sized = [{**each, "dev": {"n": 20}} if "dev" in each else each for each in metrics]
+    assert Watch("ems", 1000.0).replay(sized, [*dev[:20], *broken_off, *dev[20:]]) == watch.divergence
 
 
 def test_the_query_behind_it_is_the_one_whose_share_of_the_reward_above_the_least_grew_most() -> None:
@@ -162,6 +172,8 @@ def test_the_warning_names_the_figures_and_the_query() -> None:
         "behind it, which earned 2% of the reward and now earns 61%: SELECT ? (for one: SELECT 'Yes')"
     )
     assert divergence_record(watch.divergence, None)["warning"].endswith("by heart.")
+    rate = replace(watch.divergence, metric="error_rate", dev=(-0.1, -0.3))
+    assert "while error_rate on dev rose from 0.1 to 0.3: what" in divergence_record(rate, None)["warning"]
 
 
 PLUGINS = """
@@ -255,6 +267,15 @@ def test_a_run_whose_policy_cheats_says_so_once_and_keeps_it(run_of_a_cheat: tup
     assert last["parts_ratio"] > 5
     first = next(json.loads(line) for line in (out / "rollouts" / "train.jsonl").open())
     assert first["metrics"]["distinct_queries"] == 0.5
+
+
+def test_evaluations_of_a_split_whose_name_begins_with_train_are_no_training(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "dumper.py").write_text(PLUGINS)
+    limits = '[training]\nlimit = 8\n[evaluation]\ndev = "train"\n'
+    (tmp_path / "run.toml").write_text(RUN_FILE.replace("[evaluation]\n", limits))
+    done = cli("run", tmp_path / "run.toml", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "SELECT name FROM athlete (for one: " in done.stdout
 
 
 def test_the_page_of_a_run_shows_results_baselines_plots_and_the_warning(run_of_a_cheat: tuple[Path, str]) -> None:

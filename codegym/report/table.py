@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 COLUMNS = {"ems": "EMS", "rems": "REMS", "f1": "F1", "error_rate": "errors", "ems_release": "EMS\n(release)"}
-"""Which metrics a table shows, in percent, and what it calls them; a report without any of them shows the reward."""
+"""Which metrics a table shows, in percent, and what it calls them; where none tells of answers, it shows the reward."""
 
 
 BASELINES = {
@@ -62,32 +62,34 @@ def _cells(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         summary for split in splits.values() for summary in (split.get("before"), split.get("after")) if summary
     ]
     shown = [name for name in COLUMNS if any(name in summary for summary in summaries)]
-    header = ["split", "n", *(COLUMNS[name] for name in shown), *([] if shown else ["reward"])]
+    with_reward = not {*shown} - {"error_rate"}
+    header = ["split", "n", *(COLUMNS[name] for name in shown), *(["reward"] if with_reward else [])]
     rows = []
     for name, split in splits.items():
-        rows.append(_row(name, split, shown))
-        rows += [_baseline(label, summary, shown) for label, summary in split.get("baselines", {}).items()]
+        rows.append(_row(name, split, shown, with_reward))
+        baselines = split.get("baselines", {})
+        rows += [_baseline(label, summary, shown, with_reward) for label, summary in baselines.items()]
     return header, rows
 
 
-def _baseline(label: str, summary: Mapping[str, Any], shown: list[str]) -> list[str]:
+def _baseline(label: str, summary: Mapping[str, Any], shown: list[str], with_reward: bool) -> list[str]:
     """Return the row of a baseline; that of an answer is named after it."""
     answer = " ".join(summary.get("answer", "").split())
     if len(answer) > SHOWN_OF_ANSWER:
         answer = f"{answer[:SHOWN_OF_ANSWER].rstrip()}..."
     name = f"– {BASELINES[label]}" + (f": {answer}" if answer else "")
     values = [f"{100 * summary[metric]:.1f}" if metric in summary else "" for metric in shown]
-    return [name, "", *(values or [f"{summary['reward']:.3g}"])]
+    return [name, "", *values, *([f"{summary['reward']:.3g}"] if with_reward else [])]
 
 
-def _row(name: str, split: Mapping[str, Any], shown: list[str]) -> list[str]:
+def _row(name: str, split: Mapping[str, Any], shown: list[str], with_reward: bool) -> list[str]:
     before, after = split.get("before"), split.get("after")
     known = after or before or {"n": 0}
-    if not shown:
-        return [name, str(known["n"]), " → ".join(f"{s['reward']:.3g}" for s in (before, after) if s)]
     cells = []
     for metric in shown:
         values = [f"{100 * summary[metric]:.1f}" for summary in (before, after) if summary and metric in summary]
         interval = known.get(f"{metric}_interval")
         cells.append(" → ".join(values) + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""))
+    if with_reward:
+        cells.append(" → ".join(f"{summary['reward']:.3g}" for summary in (before, after) if summary))
     return [name, str(known["n"]), *cells]

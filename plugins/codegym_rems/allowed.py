@@ -61,13 +61,18 @@ def _refusals(reading: Reading, known: Known | None, further: frozenset[str]) ->
     from sqlglot import exp
 
     from codegym_rems.known import NEVER, unknown_table
-    from codegym_rems.vocabulary import ALLOWED_KINDS, NO_KIND
+    from codegym_rems.vocabulary import ALLOWED_KINDS, FOLDS, NO_KIND
 
     yield from _refused_words(reading, further)
     named = {"dual", *(cte.alias.lower() for cte in reading.query.find_all(exp.CTE))}
     for node in reading.query.walk():
         if type(node) not in ALLOWED_KINDS:
             yield f"{reading.written(node)} is refused: {node.key.upper()} {NO_KIND}"
+        # DuckDB's MAX(x, 9) is a list of nine. What stands in brackets is a row where it comes out, else compared.
+        if node.args.get("count") and isinstance(node, exp.AggFunc):
+            yield f"{reading.written(node)} is refused: {FOLDS}"
+        if isinstance(node, exp.Tuple) and isinstance(node.parent, exp.Select | exp.Alias):
+            yield f"{reading.written(node)} is refused: {FOLDS}"
         if isinstance(node, exp.Table) and isinstance(node.this, exp.Identifier):
             stranger = unknown_table(node.name, node.db, known)
             # A CTE may have any name but a catalog's, which would be read where the CTE is out of sight.

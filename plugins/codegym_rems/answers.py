@@ -104,16 +104,16 @@ def release_recall(listed: Sequence[str], predicted: Sequence[str]) -> float:
 def _equal_parts(gold: Gold, distinct: Collection[str]) -> dict[str, str]:
     """Return gold part -> its equal among the distinct predicted parts, each used once.
 
-    A decimal in the reference equals a number at most half a unit of its last digit away: 2.33 equals 7/3.
+    A decimal in the reference equals a number at most half a unit of its last digit away: 2.33 equals 7/3. Those of
+    most digits choose first, and the nearest, so that it does not matter in which order the rows come.
     """
     equal = {part: part for part in gold.parts if part in distinct}
-    for part in [part for part in gold.tolerance if part not in equal]:
+    for part in sorted((part for part in gold.tolerance if part not in equal), key=gold.tolerance.__getitem__):
         used = set(equal.values())
-        for other in distinct:
-            is_free = other not in used and NUMBER.fullmatch(other)
-            if is_free and abs(Decimal(other) - Decimal(part)) <= gold.tolerance[part]:
-                equal[part] = other
-                break
+        free = (other for other in distinct if other not in used and NUMBER.fullmatch(other))
+        apart = [(abs(Decimal(other) - Decimal(part)), other) for other in free]
+        if near := [each for each in apart if each[0] <= gold.tolerance[part]]:
+            equal[part] = min(near)[1]
     return equal
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
-from codegym_rems.foregone import is_foregone
+from codegym_rems.foregone import is_false, is_foregone, is_zero, makes_one_row
 from codegym_rems.known import Known, unknown_table
 from codegym_rems.outputs import CONSTANT, DATA, NOTHING, PRESENCE, Output
 
@@ -24,6 +24,7 @@ class Scope:
     queries: dict[str, Output] = field(default_factory=dict)
     sources: list[tuple[str, Output]] = field(default_factory=list)
     aliases: dict[str, int] = field(default_factory=dict)
+    filtered: bool = False
 
     def within(self, query: exp.Expr) -> Scope:
         """Return the scope of a query that stands in this one, with the CTEs of its WITH."""
@@ -49,8 +50,8 @@ class Scope:
 
     @property
     def rows(self) -> bool:
-        """True if which rows there are depends on a table."""
-        return any(source.rows for _, source in self.sources)
+        """True if which rows there are depends on a table: they come from one, or a condition reads one."""
+        return self.filtered or any(source.rows for _, source in self.sources)
 
     def column(self, column: exp.Column) -> int:
         """Return the dependence of a column; the least where several have its name."""
@@ -95,8 +96,11 @@ def output(query: exp.Expr, scope: Scope) -> Output:
 def selected(select: exp.Select, scope: Scope) -> Output:
     """Return what comes out of one SELECT, and enter its tables into its scope."""
     _enter(select, scope)
-    filters = [select.args[part] for part in ("where", "having") if select.args.get(part)]
-    rows = scope.rows or _most(filters, scope) > CONSTANT
+    conditions = [select.args.get("where"), *(join.args.get("on") for join in select.args.get("joins") or ())]
+    scope.filtered = not scope.rows and _most([each for each in conditions if each], scope) > CONSTANT
+    having = select.args.get("having")
+    rows = scope.rows and not makes_one_row(select)
+    rows = rows or bool(having and dependence(having, scope) > CONSTANT)
     columns: list[tuple[str, int]] = []
     others: list[int] = []
     for projection in select.expressions:
@@ -185,6 +189,8 @@ def _of_rows(node: exp.Expr, scope: Scope) -> int:
     counted = node.this
     if isinstance(counted, exp.Distinct):
         return max(_most(counted.iter_expressions(), scope), PRESENCE if scope.rows else CONSTANT)
+    if isinstance(node, exp.Sum) and is_zero(counted):
+        return PRESENCE if scope.rows else CONSTANT
     return DATA if scope.rows and not isinstance(counted, exp.Null) else _most(node.iter_expressions(), scope)
 
 
@@ -205,13 +211,20 @@ def _named_window(node: exp.Expr) -> list[exp.Expr]:
     return [window for window in select.args.get("windows") or () if window.name.lower() == name.name.lower()]
 
 
-def _of_filtered(node: exp.Expr, scope: Scope) -> int:
-    """An aggregate with FILTER, which only chooses its rows."""
-    return dependence(node.this, scope)
+def _of_chosen(node: exp.Expr, scope: Scope) -> int:
+    """FILTER, ARG_MAX and an ORDER BY in an aggregate, which only choose of which row it is."""
+    return dependence(node.this, scope) if node.this else _most(node.iter_expressions(), scope)
+
+
+def _of_existence(node: exp.Expr, scope: Scope) -> int:
+    """EXISTS: whether there is such a row."""
+    if not isinstance(node.this, exp.Query):
+        return _most(node.iter_expressions(), scope)
+    return DATA if output(node.this, scope).rows else CONSTANT
 
 
 def _of_membership(node: exp.Expr, scope: Scope) -> int:
-    """EXISTS and IN of a query: whether there is such a row."""
+    """IN, ANY and ALL of a query: whether there is such a row."""
     level = _most(node.iter_expressions(), scope)
     return DATA if level and any(isinstance(child, exp.Query) for child in node.iter_expressions()) else level
 
@@ -238,9 +251,10 @@ def _of_case(node: exp.Expr, scope: Scope) -> int:
 
 def _of_coalesce(node: exp.Expr, scope: Scope) -> int:
     """COALESCE and IFNULL: what comes before the first constant, and whether it is there."""
-    values = [node.this, *node.expressions]
-    end = next((place for place, value in enumerate(values) if isinstance(value, exp.Literal)), len(values))
-    level = _most(values[:end], scope)
+    values = [value for value in (node.this, *node.expressions) if not isinstance(value, exp.Null)]
+    levels = [dependence(value, scope) for value in values]
+    end = levels.index(CONSTANT) if CONSTANT in levels else len(values)
+    level = max(levels[:end], default=CONSTANT)
     texts = {literal.this for value in values[: end + 1] for literal in value.find_all(exp.Literal)}
     return DATA if level == PRESENCE and len(texts) > 1 else level
 
@@ -251,13 +265,15 @@ def _of_nullif(node: exp.Expr, scope: Scope) -> int:
 
 def _of_replace(node: exp.Expr, scope: Scope) -> int:
     if node.this == node.expression:  # REPLACE(x, x, 'Yes')
-        return dependence(node.args["replacement"], scope)
+        replacement = node.args.get("replacement")
+        return dependence(replacement, scope) if replacement else CONSTANT
     return _most(node.iter_expressions(), scope)
 
 
 def _of_or(node: exp.Expr, scope: Scope) -> int:
-    """OR: a constant beside it decides alone, or is there for nothing."""
-    return min(dependence(node.this, scope), dependence(node.expression, scope))
+    """OR: a constant beside it decides alone, but one that is false does not."""
+    sides = [side for side in (node.this, node.expression) if not is_false(side)]
+    return min((dependence(side, scope) for side in sides), default=CONSTANT)
 
 
 _RULES: dict[type[exp.Expr], Callable[[exp.Expr, Scope], int]] = {
@@ -265,8 +281,11 @@ _RULES: dict[type[exp.Expr], Callable[[exp.Expr, Scope], int]] = {
     exp.CountIf: _of_rows,
     exp.Sum: _of_rows,
     exp.Window: _of_window,
-    exp.Filter: _of_filtered,
-    exp.Exists: _of_membership,
+    exp.Filter: _of_chosen,
+    exp.ArgMax: _of_chosen,
+    exp.ArgMin: _of_chosen,
+    exp.Order: _of_chosen,
+    exp.Exists: _of_existence,
     exp.In: _of_membership,
     exp.Any: _of_membership,
     exp.All: _of_membership,

@@ -133,6 +133,8 @@ def _shape(text: str) -> str:
     from sqlglot import exp
     from sqlglot.dialects.dialect import Dialect
 
+    from codegym_rems.reading import MISSING
+
     query = _read(text)
     if query is None:
         return ""
@@ -148,7 +150,10 @@ def _shape(text: str) -> str:
             node.replace(exp.Placeholder())
         elif all(isinstance(each, exp.Literal) for each in node.expressions):
             node.set("expressions", node.expressions[:1])  # the length of a list is a constant too
-    return Dialect.get_or_raise(DIALECT).generator(comments=False).generate(query, copy=False)
+    try:
+        return Dialect.get_or_raise(DIALECT).generator(comments=False).generate(query, copy=False)
+    except (*MISSING, RecursionError):  # as of x.a.a.a...
+        return ""
 
 
 def _read(text: str) -> exp.Query | None:

@@ -90,5 +90,7 @@ def _written(star: exp.Expr) -> str:
     """Return the star as it was written: `SELECT *`, `m.*`, `JSON_GROUP_ARRAY(*)`."""
     from sqlglot import exp
 
+    from codegym_rems.reading import written
+
     owner = star.parent
-    return "SELECT *" if owner is None or isinstance(owner, exp.Select) else owner.sql("mysql")[:80]
+    return "SELECT *" if owner is None or isinstance(owner, exp.Select) else written(owner, "mysql")[:80]

@@ -86,10 +86,15 @@ def _items(rules: Rules, rows: Iterable[Row]) -> list[Item]:
         cells = ([cell for cell in row if cell is not None] if skips else row for row in rows)
         texts = (" ".join(["NULL" if cell is None else cell_text(cell) for cell in row]) for row in cells)
         return [text for joined in texts if (text := _text(rules, joined))]
-    table = [tuple(_item(rules, cell) for cell in row if not (skips and cell is None)) for row in rows]
+    table = [tuple(_item(rules, cell) for cell in row) for row in rows]
+    left = [tuple(item for item in row if item is not None) for row in table] if skips else table
     if rules.columns == "cells":
-        return [item for row in table for item in row if item != ""]
-    return [row for row in table if row] if skips else list(table)
+        return [item for row in left for item in row if item != ""]
+    if not skips:
+        return list(table)
+    if rules.columns == "permuted" and len({len(row) for row in left if row}) > 1:
+        left = [row if said else said for row, said in zip(table, left, strict=True)]  # else there are no columns
+    return [row for row in left if row]
 
 
 def _item(rules: Rules, cell: Cell) -> Item:

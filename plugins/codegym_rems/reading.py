@@ -27,6 +27,10 @@ _SUSPECT = re.compile(r"[/\\{&]|--")  # what each of them has; looking for this 
 _MISREAD_REASONS = tuple(_READ_DIFFERENTLY.values())
 
 
+MISSING = (TypeError, AttributeError, ValueError, LookupError)
+"""What sqlglot raises for an argument that is missing: DATE_ADD with one when it reads, DATE() when it writes."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """One query: its text, dialect, tokens and tree, which nobody may change."""
@@ -44,8 +48,16 @@ class Reading:
     def written(self, node: exp.Expr) -> str:
         """Return a part of the query in SQL, shortened, and where it begins."""
         start = min((part.meta["start"] for part in node.walk() if "start" in part.meta), default=None)
-        text = node.sql(self.dialect_name, comments=False, unsupported_level=ErrorLevel.IGNORE)[:60].strip()
+        text = written(node, self.dialect_name)[:60].strip()
         return text + (f" in {self.place(start)}" if start is not None else "")
+
+
+def written(node: exp.Expr, dialect_name: str) -> str:
+    """Return a part of a query in SQL; only its kind, such as `DATE(...)`, where sqlglot cannot write what it read."""
+    try:
+        return node.sql(dialect_name, comments=False, unsupported_level=ErrorLevel.IGNORE)
+    except (*MISSING, RecursionError):
+        return f"{node.key.upper()}(...)"
 
 
 # A few, for the guards that look at the same text one after the other: a tree takes a hundred times its text.
@@ -70,7 +82,7 @@ def read(code: str, dialect_name: str) -> Reading | str:
 def _parsed(tokens: list[Token], code: str, dialect: Dialect) -> exp.Expr | None:
     try:
         return dialect.parser().parse(tokens, code)[0]
-    except (TypeError, AttributeError, ValueError, LookupError) as error:  # DATE_ADD with one argument, in sqlglot 30
+    except MISSING as error:
         raise ParseError("an argument is missing or misplaced") from error
 
 

@@ -57,6 +57,7 @@ SESSION_WORDS = frozenset({"SESSION_USER", "SYSTEM_USER", *(f"CURRENT_{what}" fo
 """What needs no bracket and tells of the session."""
 
 NO_KIND = "is not among the kinds of SQL that are allowed"
+FOLDS = "it folds many values into one cell"
 SIGNS = {
     TokenType.PARAMETER: "variables and parameters are not read",
     TokenType.SESSION_PARAMETER: "variables and parameters are not read",
@@ -77,7 +78,7 @@ _REASONS = {
         "it makes values that no table holds"
     ),
     r"GROUP_CONCAT|CONCAT_WS|(STRING|ARRAY|LIST|XML)_?AGG|LISTAGG|(TO_)?JSON\w*|(ARRAY|LIST|STRUCT|MAP|ROW)(_\w+)?|"
-    r"MAKE_SET|EXPORT_SET": "it folds many values into one cell",
+    r"MAKE_SET|EXPORT_SET": FOLDS,
     r"RAND|RANDOM|UUID\w*|GEN_RANDOM_UUID|SETSEED": "it answers differently each time",
     r"(PG_)?SLEEP\w*|BENCHMARK|\w+_LOCKS?|MASTER_\w+": "it only makes the engine wait",
     r"LOAD_\w+|READ_\w+|\w+_FILE|GLOB|LO_\w+": "it reads the machine",

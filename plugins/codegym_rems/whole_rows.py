@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from sqlglot import exp
 
+from codegym_rems.reading import written
+
 # PostgreSQL reads `m.to_json` as `to_json(m)`, for each function that takes one argument of any type.
 _OF_ONE_ROW = re.compile(
     r"array_agg|concat|first_value|hash_record|jsonb?_agg|jsonb?_build_(array|object)|lag|last_value|lead|mode"
@@ -28,7 +30,8 @@ def refused_rows(query: exp.Expr) -> str | None:
         if isinstance(node, exp.Func) and (reason := _refused_call(node)):
             return reason
         if _is_row(node, tables, shown):
-            return f"{node.sql()[:80]} is refused: it returns a whole row; name the columns that answer the question"
+            row = written(node, "")[:80]
+            return f"{row} is refused: it returns a whole row; name the columns that answer the question"
         inner, shown = tables, shown or isinstance(node, exp.Select)
         if isinstance(node, exp.Select):
             inner = tables.union(name.lower() for name in _sources(node) if name)

@@ -103,7 +103,8 @@ def test_code_that_did_not_run_is_not_parsed_and_its_text_is_its_shape() -> None
 
 
 @pytest.mark.parametrize(
-    "code", ["(" * 3000 + "SELECT 1", "SELECT " + "-" * 9000 + "1", "SELECT '" + "x" * 200_000, "\0"]
+    "code",
+    ["(" * 3000 + "SELECT 1", "SELECT " + "-" * 9000 + "1", "SELECT '" + "x" * 200_000, "\0", "SELECT x" + ".a" * 1900],
 )
 def test_hostile_texts_are_looked_at_in_no_time(code: str) -> None:
     assert look(code) == figures.NOTHING or look(code).table_free

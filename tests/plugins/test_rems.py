@@ -97,6 +97,15 @@ def test_parts_are_rows_without_null_in_one_text_for_every_engine():
     assert predicted_parts(rows) == ["Rio 2016", "1.5", "1.5", "0.0000001", "Infinity", "True"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "numbers"), [("2.3, 2.33", (2.333, 2.31)), ("2.33, 2.34", (2.335, 2.333)), ("0.5, 0.50", (0.5, 0.52))]
+)
+def test_decimals_find_their_numbers_in_whatever_order_the_rows_come(answer, numbers):
+    one, other = ((number,) for number in numbers)
+    assert compare(answer, [one, other]) == compare(answer, [other, one])
+    assert compare(answer, [one, other]).exact == (answer != "0.5, 0.50")  # these two are one part
+
+
 def test_a_number_with_a_million_digits_is_text():
     assert not compare("2.33", [("9" * 1_100_000,)]).exact
 
