@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from codegym.cli import main
+from codegym.cli import error_console, main, out_console
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core of its own; more threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -79,6 +79,8 @@ def cli(
     """Call the command line in this process: `cli("check", file)`."""
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setenv("COLUMNS", "300")
+    for console in (out_console, error_console):  # xdist had a width of its own set when these were made
+        monkeypatch.setattr(console, "_width", None)
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = ["codegym", *map(str, arguments)]
