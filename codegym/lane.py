@@ -179,10 +179,12 @@ class Lane:
         ):
             with attempt:
                 job.retries += attempt.retry_state.attempt_number > 1
+                # Just before as well as after, and in a row: what something else kills now and then is no proof.
+                worked = job.retries > 0 and self._works()
                 try:
                     return self._checked(self.backend.execute(job.code, job.example))
                 except BackendError as error:
-                    crashes += error.broke and self._works()
+                    crashes = crashes + 1 if worked and error.broke and self._works() else 0
                     if crashes < CRASHES:
                         raise
                     message = f"the code broke the backend {CRASHES} times, alone, while other code works: {error}"

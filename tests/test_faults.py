@@ -237,7 +237,7 @@ def test_a_server_killed_again_and_again_changes_no_reward(
                 if server.pid and psutil.pid_exists(server.pid):
                     os.kill(server.pid, signal.SIGKILL)
                     kills.append(server.pid)
-                    over.wait(0.2)
+                    over.wait(0.5)
 
     quiet = cli("eval", run_file, *arguments, "--out", tmp_path / "quiet")
     assert quiet.returncode == 0, quiet.stderr
