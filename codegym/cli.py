@@ -266,6 +266,8 @@ def compare_metrics_command(
     from codegym.disagreements import disagreements
     from codegym.report import Display, disagreements_examples, disagreements_tables
 
+    if not (path / "run.toml").is_file():
+        raise ConfigError(f"{path}: is no folder of a run: it has no run.toml; make one: codegym eval FILE --out RUN")
     run, display = _load(path / "run.toml", sets), Display(out_console)
     found = disagreements(run, display, path, split or [])
     left_out = f"; {found.left_out} that were not stored as they were are left out" if found.left_out else ""

@@ -118,7 +118,9 @@ def _take_plugin_files(run_file: RunFile, layer: Path, table: Table) -> None:
 
 
 def _sibling(path: Path) -> str:
-    return did_you_mean(path.stem, [file.stem for file in path.parent.glob(f"*{path.suffix}")])
+    # By the stem: in all of them `.toml` is alike.
+    hint = did_you_mean(path.stem, [file.stem for file in path.parent.glob(f"*{path.suffix}")])
+    return hint.replace("?", f"{path.suffix}?")
 
 
 def _anchored(value: Any, folder: Path) -> Any:

@@ -65,7 +65,7 @@ def test_files_that_extend_each_other_are_refused_with_the_whole_circle(tmp_path
 def test_a_missing_run_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
     write(tmp_path, quickstart="")
     missing = tmp_path / "quikstart.toml"
-    assert refusal(missing) == f"there is no run file {missing}; did you mean quickstart?"
+    assert refusal(missing) == f"there is no run file {missing}; did you mean quickstart.toml?"
 
 
 def test_a_missing_base_is_told_with_the_file_that_extends_it(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_problems_with_plugins_and_overrides_do_not_hide_one_another(tmp_path: P
     write(tmp_path, top='plugins = ["brevty.py", "brevity.py"]\n', worse='plugins = "brevity.py"\n')
     top = tmp_path / "top.toml"
     assert read(top, ["seed", "plugins=[]"]).problems == [
-        f"{top}: plugins: there is no file {tmp_path / 'brevty.py'}; did you mean brevity?",
+        f"{top}: plugins: there is no file {tmp_path / 'brevty.py'}; did you mean brevity.py?",
         "--set seed: expected table.key=value, such as policy.learning_rate=1e-5",
         "--set plugins=[]: plugins can only be set in a run file",
     ]

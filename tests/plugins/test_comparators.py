@@ -470,3 +470,11 @@ def test_a_report_names_the_comparator_of_each_reward(run_file, cli, tmp_path):
     printed = cli("eval", run_file, "--out", tmp_path / "out", *settings)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["comparators"] == {"rems": "bird_ex"}
     assert "bird_ex (rems)" in printed.stdout
+
+
+def test_what_is_no_run_has_nothing_to_compare(cli, tmp_path):
+    refused = cli("compare-metrics", tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(
+        f"error: {tmp_path}: is no folder of a run: it has no run.toml; make one: codegym eval"
+    )
