@@ -45,18 +45,19 @@ AS_THEY_CAME = "codegym, guards, the run's own order"
 
 @dataclass(frozen=True)
 class Target:
-    """What one rate must be at least, as a multiple of another."""
+    """What one rate must be at least, as a multiple of another. The engine runs the share `runs` of its rollouts."""
 
     who: str
     of: str
     ratio: float
+    runs: float = 1.0
 
 
 TARGETS = (
-    Target(REPEATED, PUBLIC, 50),
+    Target(REPEATED, PUBLIC, 50, runs=0.5),
     Target(BARE, LIMIT, 0.8),
     Target(GUARDED, LIMIT, 0.35),
-    Target(REPEATED, LIMIT, 0.7),
+    Target(REPEATED, LIMIT, 0.7, runs=0.5),
 )
 
 
@@ -149,9 +150,14 @@ def _show(rates: Mapping[str, Sequence[float]], engine: Engine, console: Console
     for target in TARGETS:
         of = best_limit if target.of == LIMIT else target.of
         ratio = middle[target.who] / middle[of]
+        # What a grader would reach that took no time at all, the engine working without a pause.
+        possible = middle[best_limit] / target.runs / middle[of]
         met = ratio >= target.ratio
         checked.append({"who": target.who, "of": of, "at_least": target.ratio, "ratio": ratio, "met": met})
-        console.print(f"{'met   ' if met else 'MISSED'} {target.who}: {ratio:.2f} of {of}, at least {target.ratio:g}")
+        checked[-1]["possible"] = possible
+        beyond = f"; the engine itself allows {possible:.1f}" if possible < target.ratio else ""
+        word = "met   " if met else "MISSED"
+        console.print(f"{word} {target.who}: {ratio:.2f} of {of}, at least {target.ratio:g}{beyond}")
     return checked
 
 

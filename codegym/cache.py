@@ -1,42 +1,58 @@
-"""Keep answers for code that comes again, within bounds."""
+"""Keep what was worked out for the case that it is asked again, within bounds."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
-from codegym.types import Execution
+from codegym.types import Execution, Rollout
 
 Key = tuple[str, str]
 """What an answer depends on: the content of the database, and the code."""
 
-BYTES = 256 * 2**20
-"""What the kept answers may take together, about."""
+ANSWER_BYTES, ROLLOUT_BYTES = 256 * 2**20, 64 * 2**20
+"""What all answers that are kept may take together, and all rollouts, about."""
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
 
 
-class AnswerCache:
-    """The answers used last, at most `size` of them and no more than `BYTES`. Not for several threads."""
+class Cache(Generic[KeyT, ValueT]):
+    """The values used last, at most `size` of them and no more than `most_bytes`. Not for several threads."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, most_bytes: int, bytes_of: Callable[[ValueT], int]) -> None:
         self._size = size
-        self._answers: OrderedDict[Key, Execution] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._bytes_of = bytes_of
+        self._values: OrderedDict[KeyT, ValueT] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: Key) -> Execution | None:
-        """Return the answer that is kept under the key."""
-        if key in self._answers:
-            self._answers.move_to_end(key)
-        return self._answers.get(key)
+    def get(self, key: KeyT) -> ValueT | None:
+        """Return the value that is kept under the key."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
 
-    def keep(self, key: Key, answer: Execution) -> None:
-        """Keep an answer, if running the code again would give it again."""
-        if not answer.repeatable or key in self._answers:
+    def keep(self, key: KeyT, value: ValueT) -> None:
+        """Keep a value under a key that has none yet."""
+        if key in self._values or not self._size:
             return
-        self._answers[key] = answer
-        self._bytes += _bytes(answer)
-        while len(self._answers) > self._size or self._bytes > BYTES:
-            self._bytes -= _bytes(self._answers.popitem(last=False)[1])
+        self._values[key] = value
+        self._bytes += self._bytes_of(value)
+        while len(self._values) > self._size or self._bytes > self._most_bytes:
+            self._bytes -= self._bytes_of(self._values.popitem(last=False)[1])
 
 
-def _bytes(answer: Execution) -> int:
-    cells = sum(64 + len(cell) if isinstance(cell, str | bytes) else 32 for row in answer.rows for cell in row)
-    return 400 + len(answer.message) + cells
+def answer_bytes(answer: Execution) -> int:
+    """Return what an answer takes, about."""
+    size = 400 + len(answer.message)
+    for row in answer.rows:  # not sum(), whose generators cost more than what they count
+        for cell in row:
+            size += 64 + len(cell) if isinstance(cell, str | bytes) else 32
+    return size
+
+
+def rollout_bytes(rollout: Rollout) -> int:
+    """Return what a rollout takes, about, with its answer, which may be kept for nothing else."""
+    return 2000 + len(rollout.completion) + len(rollout.code) + answer_bytes(rollout.execution)

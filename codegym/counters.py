@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 BUCKETS_A_DOUBLING = 8
 """How finely durations are told apart: a percentile is right to within 9 percent."""
-LEAST = round(math.log2(1e-9) * BUCKETS_A_DOUBLING)
+SHORTEST = 1e-9
+LEAST = math.log2(SHORTEST)
+
+
+MOST_UNSORTED = 1024
 
 
 class Durations:
     """How long something took each time, in memory that does not grow with their number."""
 
     def __init__(self) -> None:
-        self._buckets: dict[int, int] = {}
+        self._unsorted: list[float] = []
+        self._buckets: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        bucket = round(math.log2(seconds) * BUCKETS_A_DOUBLING) if seconds > 1e-9 else LEAST
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self._unsorted.append(seconds)
+        if len(self._unsorted) >= MOST_UNSORTED:
+            self._sort()
 
     def percentile(self, share: float) -> float:
         """Return the seconds that this share (0.95) of the durations did not exceed, 0 if there was none."""
-        wanted = share * sum(self._buckets.values())
+        self._sort()
+        wanted = share * self._buckets.total()
         for bucket in sorted(self._buckets):
             wanted -= self._buckets[bucket]
             if wanted <= 0:
                 return float(2.0 ** (bucket / BUCKETS_A_DOUBLING))
         return 0.0
 
+    def _sort(self) -> None:
+        """Put into buckets what was only noted, which all that is graded waits for."""
+        logarithms = [math.log2(seconds) if seconds > SHORTEST else LEAST for seconds in self._unsorted]
+        self._buckets.update([round(logarithm * BUCKETS_A_DOUBLING) for logarithm in logarithms])
+        self._unsorted.clear()
+
     def report(self) -> dict[str, float]:
         """Return the number of durations and their percentiles in milliseconds."""
         percentiles = {f"p{share}_ms": round(1000 * self.percentile(share / 100), 4) for share in (50, 95, 99)}
-        return {"count": sum(self._buckets.values()), **percentiles}
+        return {"count": self._buckets.total(), **percentiles}
 
 
 @dataclass
@@ -53,6 +66,12 @@ class Counters:
     alone: int = 0
     crashes: int = 0
     phases: defaultdict[str, Durations] = field(default_factory=lambda: defaultdict(Durations))
+
+    def spared(self, *, hits: int, repeats: int) -> None:
+        """Count requests that the lanes did not even see."""
+        self.requested += hits + repeats
+        self.hits += hits
+        self.repeats += repeats
 
     def report(self) -> dict[str, object]:
         """Return all of it for `report.json`."""

@@ -16,5 +16,7 @@ def extract(completion: str) -> str:
     answer = completion.rpartition("</think>")[2].strip()
     if answer.startswith("<think>"):
         return ""
-    blocks = [block.strip() for block in _FENCE.findall(answer)] or [answer]
+    if "```" not in answer:
+        return answer
+    blocks = [block.strip() for block in _FENCE.findall(answer)]
     return next((block for block in reversed(blocks) if block), "")

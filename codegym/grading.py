@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from math import fsum, isfinite
 from time import perf_counter
 
+from codegym.cache import ROLLOUT_BYTES, Cache, rollout_bytes
 from codegym.errors import PluginError
 from codegym.extract import extract
 from codegym.lanes import Lanes
@@ -32,7 +35,11 @@ class Grader:
         for label, guard in guards.items():
             with blaming(f'guard "{label}"'):
                 guard.prepare(lanes.databases)
-        self._blamed = {reward.label: f'reward "{reward.label}"' for reward in rewards}
+        self._deterministic = all(each.deterministic for each in guards.values()) and all(
+            each.reward.deterministic for each in rewards
+        )
+        self._kept: Cache[tuple[int, str], Rollout] = Cache(lanes.cache_size, ROLLOUT_BYTES, rollout_bytes)
+        self._weighted = [(each, _Labels(each.label), f'reward "{each.label}"') for each in rewards]
 
     def grade(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
         """Return one rollout for each completion, in order.
@@ -45,15 +52,41 @@ class Grader:
         for example, completion in zip(examples, completions, strict=True):
             if not isinstance(completion, str):
                 raise PluginError(f"the policy gave {completion!r} for example {example.id}, not a text")
-        codes = [extract(completion) for completion in completions]
-        refusals = [self.refusal(code, example) for code, example in zip(codes, examples, strict=True)]
-        attempts = list(zip(examples, completions, codes, refusals, strict=True))
-        # All of it first: scoring what is there while the lanes go on would only take their turns at the interpreter.
-        executions = iter(
-            self.lanes.execute([(code, example) for example, _, code, refusal in attempts if not refusal])
+        with _no_collection():
+            if self._deterministic and not self.lanes.knows:
+                return self.examined(self._graded_once(list(zip(examples, completions, strict=True))))
+            return self.examined(self._graded(list(zip(examples, completions, strict=True))))
+
+    def _graded_once(self, attempts: Sequence[tuple[Example, str]]) -> list[Rollout]:
+        """Return the rollouts of (example, completion) pairs; pairs that are the same share theirs."""
+        # A rollout that is kept keeps its example, so that no other can have its number.
+        keys = [(id(example), completion) for example, completion in attempts]
+        rollouts = {key: rollout for key in keys if (rollout := self._kept.get(key))}
+        known = list(rollouts.values())
+        fresh = {key: attempt for key, attempt in zip(keys, attempts, strict=True) if key not in rollouts}
+        for key, rollout in zip(fresh, self._graded(list(fresh.values())), strict=True):
+            rollouts[key] = rollout
+            if rollout.execution.repeatable:
+                self._kept.keep(key, rollout)
+        graded = [rollouts[key] for key in keys]
+        self.lanes.counters.spared(
+            hits=sum(not rollout.refusal for rollout in known),
+            repeats=sum(not rollout.refusal for rollout in graded)
+            - sum(not each.refusal for each in rollouts.values()),
         )
-        scored = [self.score(*attempt, NOT_RUN if attempt[-1] else next(executions)) for attempt in attempts]
-        return self.examined(scored)
+        return graded
+
+    def _graded(self, attempts: Sequence[tuple[Example, str]]) -> list[Rollout]:
+        codes = [extract(completion) for _, completion in attempts]
+        refusals = [self.refusal(code, example) for code, (example, _) in zip(codes, attempts, strict=True)]
+        checked = list(zip(attempts, codes, refusals, strict=True))
+        # All of it first: scoring what is there while the lanes go on would only take their turns at the interpreter.
+        requests = [(code, example) for (example, _), code, refusal in checked if not refusal]
+        executions = iter(self.lanes.execute(requests))
+        return [
+            self.score(*attempt, code, refusal, NOT_RUN if refusal else next(executions))
+            for attempt, code, refusal in checked
+        ]
 
     def examined(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Return scored rollouts as `[perturbation]` of the run file has them, the same ones where it is off."""
@@ -79,10 +112,10 @@ class Grader:
     def reasons(self, rollout: Rollout) -> dict[str, str]:
         """Return why each part of the rollout's reward is what it is, as far as the rewards tell."""
         reasons: dict[str, str] = {}
-        for weighted in self.rewards:
-            with blaming(f'reward "{weighted.label}"'):
+        for weighted, labels, who in self._weighted:
+            with blaming(who):
                 explained = weighted.reward.explain(rollout) if weighted.weight else {}
-            reasons |= {_part_label(weighted.label, part): reason for part, reason in explained.items()}
+            reasons |= {labels[part]: reason for part, reason in explained.items()}
         if self.lanes.perturber and rollout.scores.get("perturbation"):
             verdict = next(name for name in REASONS if rollout.metrics[f"{name}_rate"])
             reasons["perturbation"] = self.lanes.perturber.reason(verdict, rollout.example)
@@ -92,6 +125,8 @@ class Grader:
         """Return why the code is not to be run, with the guard's label; empty if nothing speaks against it."""
         if not code:
             return NO_CODE
+        if not self.guards:
+            return ""
         started = perf_counter()
         refusal = ""
         for label, guard in self.guards.items():
@@ -109,32 +144,49 @@ class Grader:
         scores: dict[str, float] = {}
         metrics = {"error_rate": float(not execution.ok), "refusal_rate": float(bool(refusal))}
         rollout = Rollout(example, completion, code, refusal, execution)
-        for weighted in self.rewards:
-            who = self._blamed[weighted.label]
+        for weighted, labels, who in self._weighted:
             with blaming(who):
                 score = weighted.reward.score(rollout) if weighted.weight else {}
                 measured = dict(weighted.reward.metrics(rollout))
             parts = score if isinstance(score, dict | Mapping) else {"": score}  # the quick test first
             for name, value in parts.items():
-                scores[_part_label(weighted.label, name)] = weighted.weight * _number(value, who, example)
+                scores[labels[name]] = weighted.weight * _number(value, who, example)
             for name, value in measured.items():
+                if type(value) is not float or not isfinite(value):  # the quick test, which most pass
+                    value = _number(value, who, example)
                 # A second reward that measures the same thing (the paper's beside ours) keeps its label in the name.
-                label = f"{weighted.label}.{name}" if name in metrics else name
-                metrics[label] = _number(value, who, example)
+                metrics[labels[name] if name in metrics else name] = value
         self.lanes.counters.phases["score"].add(perf_counter() - started)
         # Nobody else has it yet, and making a second one costs a tenth of the grading.
-        vars(rollout).update(scores=scores, metrics=metrics, reward=math.fsum(scores.values()))
+        vars(rollout).update(scores=scores, metrics=metrics, reward=fsum(scores.values()))
         return rollout
 
 
-def _part_label(reward: str, part: str) -> str:
-    return f"{reward}.{part}" if part else reward
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage meanwhile: thousands of new objects that are all in use make Python look again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _Labels(dict[str, str]):
+    """The labels of a reward's parts, by their names; each is put together once."""
+
+    def __init__(self, reward: str) -> None:
+        self._reward = reward
+
+    def __missing__(self, part: str) -> str:
+        label = self[part] = f"{self._reward}.{part}" if part else self._reward
+        return label
 
 
 def _number(value: object, who: str, example: Example) -> float:
-    if type(value) is float and -math.inf < value < math.inf:  # the usual case, in half the time
-        return value
     # Bools are numbers to Python, and `return rows == answer` is the natural way to write a reward.
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, int | float) or not isfinite(value):
         raise PluginError(f"{who} returned {value!r} for example {example.id}: a score is a finite number")
     return float(value)

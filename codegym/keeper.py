@@ -146,7 +146,7 @@ class Keeper:
             time.sleep(0.005)
 
     def _become(self) -> None:
-        """Drop root, bound the memory, die with this process."""
+        """Drop root, bound the memory, leave no core file, die with this process."""
         if self._program["user"]:
             account = pwd.getpwnam(self._program["user"])
             os.initgroups(account.pw_name, account.pw_gid)
@@ -154,6 +154,8 @@ class Keeper:
             os.setuid(account.pw_uid)
         if self._program["memory_bytes"]:
             resource.setrlimit(resource.RLIMIT_DATA, (self._program["memory_bytes"],) * 2)
+        # A server that code can crash would fill the memory behind its folder with what it held.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if sys.platform == "linux":
             # After the change of user, because that clears the signal.
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

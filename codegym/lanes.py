@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
 
-from codegym.cache import AnswerCache, Key
+from codegym.cache import ANSWER_BYTES, Cache, Key, answer_bytes
 from codegym.counters import Counters
 from codegym.errors import BackendError
 from codegym.lane import LIMITS, Chunk, Job, Lane
@@ -53,7 +53,7 @@ class Lanes:
 
     def __post_init__(self) -> None:
         self._queue: SimpleQueue[Chunk | None] = SimpleQueue()
-        self._cache = AnswerCache(self.cache_size)
+        self._cache: Cache[Key, Execution] = Cache(self.cache_size, ANSWER_BYTES, answer_bytes)
         self._known: dict[Key, Execution] = {}
         self._opened = [*self.databases, *(self.perturber.databases if self.perturber else [])]
         self._contents = {database.name: database.fingerprint for database in self._opened}
@@ -93,91 +93,92 @@ class Lanes:
         """Answer these requests so, instead of running them, until other answers are known."""
         self._known = {self._key(request): execution for request, execution in answers}
 
+    @property
+    def knows(self) -> bool:
+        """True if some answers are given instead of running the code."""
+        return bool(self._known)
+
     def execute(self, requests: Sequence[Request]) -> list[Execution]:
         """Return one execution for each (code, example), in order.
 
         Raises `BackendError` when the machine failed through all attempts, and `PluginError` for a broken backend.
         """
+        known, cache, counters = self._known, self._cache, self.counters
         keys = [self._key(request) for request in requests]
-        jobs: dict[Key, Job] = {}
-        fresh: list[Job] = []
+        answers: dict[Key, Execution] = {}
+        fresh: dict[Key, Job] = {}
         for key, (code, example) in zip(keys, requests, strict=True):
-            self.counters.requested += 1
-            if key in jobs:
-                self.counters.repeats += 1
-                continue
-            jobs[key] = Job(code, example, self._known.get(key) or self._cache.get(key))
-            if jobs[key].served:
-                self.counters.hits += 1
+            if key in answers or key in fresh:
+                counters.repeats += 1
+            elif answer := known.get(key) or cache.get(key):
+                answers[key] = answer
             else:
-                fresh.append(jobs[key])
-        chunks = self._put(fresh)
-        try:
-            return [self._answer(key, jobs[key], chunks) for key in keys]
-        finally:
-            # What an error or Ctrl-C left must not hold up the next batch.
-            for chunk in chunks.values():
-                chunk.dropped.set()
+                fresh[key] = Job(code, example)
+        counters.requested += len(keys)
+        counters.hits += len(answers)
+        self._run(list(fresh.values()))
+        for key, job in fresh.items():
+            answers[key] = answer = self._taken(job)
+            if answer.repeatable:
+                cache.keep(key, answer)
+        return [answers[key] for key in keys]
 
     def _key(self, request: Request) -> Key:
         code, example = request
         return self._contents.get(example.database, example.database), code
 
-    def _put(self, fresh: Sequence[Job]) -> dict[Job, Chunk]:
-        """Queue the jobs, several at once but enough for every lane, and return where each is."""
-        size = max(1, min(MOST_AT_ONCE, len(fresh) // (4 * self.count)))
-        chunks = [Chunk(fresh[start : start + size]) for start in range(0, len(fresh), size)]
+    def _run(self, jobs: Sequence[Job]) -> None:
+        """Have every job served, and what is doubtful run once more with nothing beside it."""
+        chunks = self._put(jobs)
+        try:
+            self._wait(chunks)
+            while left := [job for job in jobs if job.doubtful or not job.served]:
+                for job in left:
+                    if job.doubtful:
+                        job.execution, job.error, job.alone = None, None, True
+                        chunks += self._put([job])
+                        self._wait(chunks[-1:])
+                self._failing.clear()
+                chunks += self._put([job for job in left if not job.served])
+                self._wait(chunks)
+        finally:
+            # What an error or Ctrl-C left must not hold up the next batch.
+            for chunk in chunks:
+                chunk.dropped.set()
+
+    def _put(self, jobs: Sequence[Job]) -> list[Chunk]:
+        """Queue the jobs, several at once but enough for every lane."""
+        size = max(1, min(MOST_AT_ONCE, len(jobs) // (4 * self.count)))
+        chunks = [Chunk(jobs[start : start + size]) for start in range(0, len(jobs), size)]
         for chunk in chunks:
             self._queue.put(chunk)
-        return {job: chunk for chunk in chunks for job in chunk.jobs}
+        return chunks
 
-    def _answer(self, key: Key, job: Job, chunks: dict[Job, Chunk]) -> Execution:
-        while job in chunks:
-            self._wait(chunks[job])
-            if job.doubtful or not job.served:
-                self._settle_doubts(chunks)
-            else:
-                del chunks[job]
-                self._count(job)
-                if job.execution:
-                    self._cache.keep(key, job.execution)
-        if job.execution is None:
-            raise job.error or BackendError("a lane ended without an answer")
-        return job.execution
+    def _wait(self, chunks: Sequence[Chunk]) -> None:
+        """Wait for the lanes; raise the first error that running the code once more would not mend."""
+        for chunk in chunks:
+            while not chunk.done.wait(1.0):
+                if not any(lane.thread.is_alive() for lane in self._lanes):
+                    raise BackendError("the threads of all lanes have ended")
+            for job in chunk.jobs:
+                if job.error and not job.doubtful:
+                    raise job.error
 
-    def _settle_doubts(self, chunks: dict[Job, Chunk]) -> None:
-        """Run every doubtful job once more with nothing beside it, then give the lanes what they left."""
-        for chunk in chunks.values():
-            self._wait(chunk)
-        for job in list(chunks):
-            if job.doubtful:
-                self._run_alone(job, chunks)
-        self._failing.clear()
-        chunks |= self._put([job for job in chunks if not job.served])
-
-    def _run_alone(self, job: Job, chunks: dict[Job, Chunk]) -> None:
-        job.execution, job.error, job.alone = None, None, True
-        chunks |= self._put([job])
-        self._wait(chunks[job])
-        if job.error:
-            raise job.error
-        if job.execution and job.execution.error in LIMITS:
-            job.execution = replace(job.execution, repeatable=True)
-
-    def _count(self, job: Job) -> None:
+    def _taken(self, job: Job) -> Execution:
+        """Count what became of a job, and return its answer."""
         # Here, in the thread of the caller: the lanes would lose counts to each other.
-        self.counters.executed += 1
-        self.counters.alone += job.alone
-        self.counters.retries += job.retries
-        self.counters.phases["queue"].add(job.queue_seconds)
-        if job.execution:
-            self.counters.crashes += job.execution.error == "Crash"
-            self.counters.phases["execute"].add(job.execution.seconds)
-
-    def _wait(self, chunk: Chunk) -> None:
-        while not chunk.done.wait(1.0):
-            if not any(lane.thread.is_alive() for lane in self._lanes):
-                raise BackendError("the threads of all lanes have ended")
+        counters, answer = self.counters, job.execution
+        if answer is None:
+            raise BackendError("a lane ended without an answer")
+        if job.alone and answer.error in LIMITS:
+            answer = replace(answer, repeatable=True)
+        counters.executed += 1
+        counters.alone += job.alone
+        counters.retries += job.retries
+        counters.crashes += answer.error == "Crash"
+        counters.phases["queue"].add(job.queue_seconds)
+        counters.phases["execute"].add(answer.seconds)
+        return answer
 
     def _drop_queued(self) -> None:
         with suppress(Empty):

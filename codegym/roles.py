@@ -130,9 +130,14 @@ class Policy(Role):
 
 
 class Guard(Role):
-    """Checks code before it runs."""
+    """Checks code before it runs.
+
+    `deterministic`: `check` says the same of the same code and example every time. Where all guards and rewards of a
+    run are, a completion that comes again for the same example is graded once.
+    """
 
     role = "guard"
+    deterministic: ClassVar[bool] = False
 
     def prepare(self, databases: Sequence[Database]) -> None:
         """Learn which databases the dataset brings. Called before the first `check`."""
@@ -188,9 +193,15 @@ class Backend(Role):
 
 
 class Reward(Role):
-    """Scores rollouts."""
+    """Scores rollouts.
+
+    `deterministic`: `score` and `metrics` depend on nothing but the rollout, all of which they may look at but for
+    `execution.seconds`. Where all guards and rewards of a run are, a completion that comes again for the same example
+    is graded once.
+    """
 
     role = "reward"
+    deterministic: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, rollout: Rollout) -> float | Mapping[str, float]:

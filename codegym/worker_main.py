@@ -13,17 +13,16 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-FRAME = struct.Struct("<cIQ")
+FRAME = struct.Struct("<cQ")
 READY, ANSWERS, FAILURE = b"r", b"a", b"f"
 NOTE = struct.Struct("<q")
 PR_SET_PDEATHSIG = 1
 FLUSH_SECONDS = 0.005
-FLUSH_BYTES = 2**16
-"""When replies are sent: a batch of quick ones at once, for each wakes the reader up."""
+"""How long replies are gathered: quick ones are pickled and sent together, for each frame wakes the reader up."""
 
 
 class Channel:
@@ -37,12 +36,12 @@ class Channel:
 
     def receive(self) -> Any:
         """Return what the owner sent; end the process if there is none any more."""
-        _, _, size = FRAME.unpack(self._read(FRAME.size))
+        _, size = FRAME.unpack(self._read(FRAME.size))
         return pickle.loads(self._read(size))
 
-    def send(self, kind: bytes, count: int, content: bytes) -> None:
+    def send(self, kind: bytes, content: bytes) -> None:
         """Send one frame."""
-        message = memoryview(FRAME.pack(kind, count, len(content)) + content)
+        message = memoryview(FRAME.pack(kind, len(content)) + content)
         while message:
             message = message[os.write(self._answers, message) :]
 
@@ -63,32 +62,38 @@ def main(owner: int, note: mmap.mmap, memory_bytes: int, cpu_limit: float, progr
     bound(owner, memory_bytes)
     try:
         handle = load(program).open(channel.receive())
-        channel.send(READY, 0, b"")
+        channel.send(READY, b"")
         while True:
             answer(channel, note, cpu_limit, handle)
     except Exception:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        channel.send(FAILURE, 0, traceback.format_exc(limit=-3)[-2000:].encode(errors="replace"))
+        channel.send(FAILURE, traceback.format_exc(limit=-3)[-2000:].encode(errors="replace"))
 
 
 def answer(channel: Channel, note: mmap.mmap, cpu_limit: float, handle: Callable[[Any], Any]) -> None:
     """Handle the requests of one batch in order."""
-    replies: list[bytes] = []
-    size, sent = 0, time.monotonic()
-    for index, request in enumerate(channel.receive()):
-        NOTE.pack_into(note, 0, index)
-        # The kernel ends the process when the time is up, in the middle of whatever call it is.
-        signal.setitimer(signal.ITIMER_PROF, cpu_limit)
-        reply = handle(request)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        replies.append(pickle.dumps(reply))
-        size += len(replies[-1])
-        if size > FLUSH_BYTES or time.monotonic() - sent > FLUSH_SECONDS:
-            channel.send(ANSWERS, len(replies), b"".join(replies))
-            replies, size, sent = [], 0, time.monotonic()
+    requests = enumerate(channel.receive())
+    while replies := gather(requests, note, cpu_limit, handle):
+        channel.send(ANSWERS, pickle.dumps(replies))
     NOTE.pack_into(note, 0, -1)
-    if replies:
-        channel.send(ANSWERS, len(replies), b"".join(replies))
+
+
+def gather(
+    requests: Iterable[tuple[int, Any]], note: mmap.mmap, cpu_limit: float, handle: Callable[[Any], Any]
+) -> list[Any]:
+    """Return the replies to the next requests, as many as come in the time for a frame, and to one at least."""
+    replies = []
+    end = time.monotonic() + FLUSH_SECONDS
+    # The kernel ends the process when the time is up, in the middle of whatever call it is. Set once for all of them:
+    # what those before the last one took is less than is added here, about as finely as the kernel counts.
+    signal.setitimer(signal.ITIMER_PROF, cpu_limit + FLUSH_SECONDS)
+    for index, request in requests:
+        NOTE.pack_into(note, 0, index)
+        replies.append(handle(request))
+        if time.monotonic() > end:
+            break
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    return replies
 
 
 def bound(owner: int, memory_bytes: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from codegym import NOT_RUN, Database, Example, Guard, PluginError, Reward, Rollout
+from codegym import NOT_RUN, Database, Example, Execution, Guard, PluginError, Reward, Rollout
 from codegym.grading import NO_CODE, Grader
 from codegym.lanes import Lanes
 from codegym.settings import WeightedReward
@@ -144,3 +145,74 @@ def test_a_lone_surrogate_or_a_nul_byte_in_code_is_the_models_mistake() -> None:
         rollout = grade(completion)
         assert rollout.reward == -100.0
         assert rollout.execution.error
+
+
+class Counted(Reward):
+    """Pays nothing and counts how often it is asked."""
+
+    def __init__(self, deterministic: bool) -> None:
+        self.deterministic = deterministic  # type: ignore[misc]
+        self.asked: list[str] = []
+
+    def score(self, rollout: Rollout) -> float:
+        self.asked.append(rollout.completion)
+        return float(len(self.asked))
+
+
+def test_a_completion_that_comes_again_for_its_example_is_graded_once_where_everything_is_deterministic() -> None:
+    reward, other = Counted(deterministic=True), Example("test/8", "?", "Bex", "cities")
+    with grader(WeightedReward("counted", 1.0, reward), guards={"star": NoSelectStar()}) as judge:
+        first = judge.grade([EXAMPLE, EXAMPLE, other], [RIGHT, RIGHT, RIGHT])
+        again = judge.grade([other, EXAMPLE, EXAMPLE], [RIGHT, "SELECT 1", RIGHT])
+        counters = judge.lanes.counters
+    assert reward.asked == [RIGHT, RIGHT, "SELECT 1"]
+    assert [rollout.reward for rollout in (*first, *again)] == [1.0, 1.0, 2.0, 2.0, 3.0, 1.0]
+    assert [rollout.example for rollout in again] == [other, EXAMPLE, EXAMPLE]
+    assert (counters.requested, counters.executed, counters.repeats, counters.hits) == (6, 2, 2, 2)
+
+
+def test_every_completion_is_graded_where_one_guard_or_reward_is_not_deterministic() -> None:
+    class Whimsical(Guard):
+        def check(self, code: str, example: Example) -> str | None:
+            return None
+
+    for reward, guards in ((Counted(deterministic=False), {}), (Counted(deterministic=True), {"whim": Whimsical()})):
+        with grader(WeightedReward("counted", 1.0, reward), guards=guards) as judge:
+            judge.grade([EXAMPLE, EXAMPLE], [RIGHT, RIGHT])
+            judge.grade([EXAMPLE], [RIGHT])
+        assert len(reward.asked) == 3
+
+
+def test_what_may_answer_differently_is_graded_anew_in_the_next_batch() -> None:
+    reward = Counted(deterministic=True)
+    with grader(WeightedReward("counted", 1.0, reward)) as judge:
+        for _ in range(2):
+            judge.grade([EXAMPLE, EXAMPLE], ["SELECT CURRENT_TIMESTAMP"] * 2)
+    assert len(reward.asked) == 2
+
+
+def test_answers_that_are_given_are_graded_each_time() -> None:
+    reward = Counted(deterministic=True)
+    with grader(WeightedReward("counted", 1.0, reward)) as judge:
+        for rows in ((("Aar",),), (("Bex",),)):
+            judge.lanes.know([((RIGHT, EXAMPLE), Execution(rows=rows))])
+            assert judge.grade([EXAMPLE], [RIGHT])[0].execution.rows == rows
+    assert len(reward.asked) == 2
+
+
+def test_repeats_of_what_was_refused_are_not_counted_as_requests() -> None:
+    with grader(guards={"star": NoSelectStar()}) as judge:
+        for _ in range(2):
+            refused = judge.grade([EXAMPLE, EXAMPLE], ["SELECT * FROM city"] * 2)
+            assert all(rollout.refusal for rollout in refused)
+        assert judge.lanes.counters.requested == 0
+
+
+def test_garbage_is_collected_again_after_a_batch_that_failed() -> None:
+    def fail(_: Rollout) -> float:
+        assert not gc.isenabled()
+        raise ValueError("no")
+
+    with pytest.raises(PluginError, match="raised ValueError: no"):
+        grade(RIGHT, WeightedReward("failing", 1.0, Scores(fail)))
+    assert gc.isenabled()

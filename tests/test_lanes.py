@@ -149,7 +149,7 @@ def test_what_a_clock_stopped_alone_too_is_a_fact() -> None:
 
 
 def test_the_cache_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codegym.cache.BYTES", 25_000)
+    monkeypatch.setattr("codegym.lanes.ANSWER_BYTES", 25_000)
 
     class Wide(Echo):
         def execute(self, code: str, example: Example) -> Execution:

@@ -28,6 +28,10 @@ def open(setup):
         if request == "spin":
             while True:
                 pass
+        if request == "work":
+            end = time.process_time() + 0.1
+            while time.process_time() < end:
+                pass
         if request == "one call":
             return sum(range(10**13))
         if request == "sleep":
@@ -118,6 +122,11 @@ def test_what_takes_too_much_cpu_time_is_killed_and_what_stands_beside_it_answer
 ) -> None:
     killed = Killed("cpu", "it took more than 0.3 s of CPU time")
     assert ask(worker, 1, request_, 2) == [("setup", 1), killed, ("setup", 2)]
+
+
+def test_each_request_has_the_cpu_time_for_itself(worker: Worker) -> None:
+    requests = [1, "work", 2, 3, *["work"] * 5, 4]
+    assert ask(worker, *requests, *requests) == [("setup", request) for request in (*requests, *requests)]
 
 
 def test_what_waits_is_killed_by_the_clock_when_it_waits_alone_too(worker: Worker) -> None:

@@ -10,8 +10,7 @@ from codegym.grading import Grader
 from codegym.lanes import Lanes
 from codegym.settings import Run
 from codegym.types import Database
-from codegym_rems.guard import verdict
-from execution.contenders import pass_seconds, public_rate
+from execution.contenders import forget, pass_seconds, public_rate
 from execution.engines import ENGINES
 from execution.work import Sample, grown
 
@@ -36,7 +35,7 @@ def measure(
         spent = []
         for _ in range(2):
             with Lanes(run.new_backend, content, count, execution.cache, execution.attempts) as opened:
-                verdict.cache_clear()
+                forget()
                 spent.append(1e6 * pass_seconds(Grader(opened, run.guards, run.rewards), some, size) / len(some))
         say(f"  {what}: {min(spent):,.0f} us a rollout")
         return min(spent)

@@ -25,20 +25,20 @@ class Pipeline:
 
     def __init__(self, sessions: Mapping[str, Sequence[Session]]) -> None:
         self._idle = {name: list(members) for name, members in sessions.items()}
-        self._flying: dict[int, tuple[int, str, Session]] = {}
+        self._flying: dict[int, tuple[int, list[Session], Session]] = {}
         self._poll = select.poll()
 
     def run(self, requests: Sequence[tuple[str, str]]) -> Iterator[codegym.Execution]:
         """Yield an execution for each (database, code), in order; raise the `BackendError` of the first that failed."""
         outcomes: dict[int, Outcome] = {}
-        started = 0
+        flying, started, count = self._flying, 0, len(requests)
         try:
-            for index in range(len(requests)):
+            for index in range(count):
                 while index not in outcomes:
-                    while index not in outcomes and self._has_room(requests, started):
-                        self._start(started, *requests[started], outcomes)
+                    if started < count and len(flying) < SESSIONS and (idle := self._idle[requests[started][0]]):
+                        self._start(started, idle, requests[started][1], outcomes)
                         started += 1
-                    if index not in outcomes:
+                    else:
                         self._land(outcomes)
                 outcome = outcomes.pop(index)
                 if isinstance(outcome, codegym.BackendError):
@@ -47,45 +47,39 @@ class Pipeline:
         finally:
             self._abandon()
 
-    def _has_room(self, requests: Sequence[tuple[str, str]], started: int) -> bool:
-        return started < len(requests) and len(self._flying) < SESSIONS and bool(self._idle[requests[started][0]])
-
-    def _start(self, index: int, name: str, code: str, outcomes: dict[int, Outcome]) -> None:
-        session = self._idle[name].pop()
-        flies = False
+    def _start(self, index: int, idle: list[Session], code: str, outcomes: dict[int, Outcome]) -> None:
+        session = idle[-1]
         try:
             answered = session.start(code)
-            if flies := answered is None:
-                number = session.fileno()
-                self._flying[number] = (index, name, session)
-                self._poll.register(number, select.POLLIN)
-            else:
-                outcomes[index] = answered
         except codegym.BackendError as error:
             outcomes[index] = error
-        finally:
-            if not flies:
-                self._idle[name].append(session)
+            return
+        if answered is None:
+            number = session.number
+            self._flying[number] = (index, idle, idle.pop())
+            self._poll.register(number, select.POLLIN)
+        else:
+            outcomes[index] = answered
 
     def _land(self, outcomes: dict[int, Outcome]) -> None:
         """Take the answers that are there, waiting for the first."""
         if not self._flying:
             raise RuntimeError("a request is neither under way nor answered")
-        ready = [number for number, _ in self._poll.poll(PATIENCE_MS)]
-        for number in ready or list(self._flying)[:1]:
-            index, name, session = self._flying.pop(number)
+        ready = self._poll.poll(PATIENCE_MS) or [(next(iter(self._flying)), 0)]
+        for number, _ in ready:
+            index, idle, session = self._flying.pop(number)
             self._poll.unregister(number)
             try:
                 outcomes[index] = session.finish()
             except codegym.BackendError as error:
                 outcomes[index] = error
             finally:
-                self._idle[name].append(session)
+                idle.append(session)
 
     def _abandon(self) -> None:
         """Stop what nobody waits for any more."""
-        for number, (_, name, session) in self._flying.items():
+        for number, (_, idle, session) in self._flying.items():
             self._poll.unregister(number)
             session.abandon()
-            self._idle[name].append(session)
+            idle.append(session)
         self._flying.clear()

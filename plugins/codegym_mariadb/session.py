@@ -60,6 +60,8 @@ class Session:
         self._time_limit = settings.time_limit
         self._connection: Connection | None = None
         self._clean = False
+        self.number = -1
+        """The descriptor that can be read once the server has something to say of what was started."""
         self._place = Place("", Account())
         self.flight = Flight(Account(), 0, 0.0, 0.0, None)
         self._limits = b""
@@ -79,7 +81,7 @@ class Session:
             statement = code.encode()
         except UnicodeEncodeError as error:
             return codegym.Execution(error=type(error).__name__, message=str(error))
-        if b"\0" in statement:
+        if "\0" in code:
             # MariaDB would run what stands before it.
             return codegym.Execution(error="ProgrammingError", message="the code contains a NUL character")
         if len(statement) >= self._max_text:
@@ -92,17 +94,14 @@ class Session:
         # Its descriptor is closed, or another's by now: nobody may wait at it.
         return self.finish() if self._unsent else None
 
-    def fileno(self) -> int:
-        """Return the descriptor that can be read once the server has something to say of what was started."""
-        number: int = self._ready(clean=False).fileno()
-        return number
-
     def finish(self) -> codegym.Execution:
         """Return what the code that was started gives; raise `BackendError` for what was not its fault.
 
         Where the first time does not tell who killed the query, a second time on a fresh connection does.
         """
         execution, fault = self._receive()
+        if fault is None:
+            return execution
         if fault is Fault.UNCLEAR:
             self.close()
             self._send()
@@ -138,7 +137,9 @@ class Session:
 
     def _send(self) -> None:
         statement, plain, _ = self._query
-        connection = self._ready(clean=not plain)
+        connection = self._connection
+        if connection is None or not plain:
+            connection = self._ready(clean=not plain)
         self._clean = False
         self.flight.take_off()
         try:
@@ -155,7 +156,7 @@ class Session:
         fault, error, message, truncated, intact = None, "", "", False, False
         flight = self.flight
         try:
-            columns, rows, truncated = self._fetch(self._ready(clean=False))
+            columns, rows, truncated = self._fetch(self._connection or self._ready(clean=False))
             intact = not truncated
         except MySQLdb.Error as caught:
             fault, error, message = fault_of(caught), type(caught).__name__, text_of(caught)
@@ -174,6 +175,8 @@ class Session:
                 self.close()
         if error or not plain:
             self._reset()
+        if fault is None and late is None and seconds < flight.wall_limit:
+            return codegym.Execution(columns, tuple(rows), error, message, seconds, truncated, repeatable), None
         if late is None and fault is not Fault.MACHINE and (fault is Fault.TIME or seconds >= flight.wall_limit):
             late = Late.WALL
         if late:
@@ -183,8 +186,7 @@ class Session:
             return codegym.Execution((), (), "Timeout", message, seconds, repeatable=certain), Fault.TIME
         if fault in (Fault.LIMIT, Fault.MEMORY):
             error, repeatable = "LimitExceeded", repeatable and fault is Fault.LIMIT
-        execution = codegym.Execution(columns, tuple(rows), error, message, seconds, truncated, repeatable)
-        return execution, fault
+        return codegym.Execution((), (), error, message, seconds, repeatable=repeatable), fault
 
     def _sentence(self, late: Late) -> str:
         limit = self._time_limit
@@ -205,18 +207,22 @@ class Session:
         columns = result.describe()
         names = tuple([column[0] for column in columns])
         rows: list[codegym.Row] = []
-        size = 0
-        # As declared by the server; what it declares larger than any value can be, is as large as that.
-        widest = sum([min(column[3], self._max_text) for column in columns])
-        if widest > ROW_SHARE * self._max_bytes:
+        size = widest = 0
+        for column in columns:
+            # As declared by the server; what it declares larger than any value can be, is as large as that.
+            widest += column[3] if column[3] < self._max_text else self._max_text
+        rows_a_fetch = ROWS_A_FETCH
+        if widest * ROWS_A_FETCH > ROW_SHARE * self._max_bytes:
+            rows_a_fetch = ROW_SHARE * self._max_bytes // widest
+        if not rows_a_fetch:
             self._kill(self.flight)
             return names, rows, True
-        rows_a_fetch = max(1, min(ROWS_A_FETCH, ROW_SHARE * self._max_bytes // (widest or 1)))
+        max_rows, max_bytes = self._max_rows, self._max_bytes
         while chunk := result.fetch_row(rows_a_fetch):
             for row in chunk:
                 for cell in row:
                     size += len(cell) if cell.__class__ is str or cell.__class__ is bytes else 8
-                if len(rows) == self._max_rows or size > self._max_bytes:
+                if size > max_bytes or len(rows) == max_rows:
                     # Before the result is let go of, because that reads what the server still sends.
                     self._kill(self.flight)
                     return names, rows, True
@@ -247,6 +253,7 @@ class Session:
                 raise codegym.BackendError(f"mariadb: cannot open a session: {text_of(error)}") from error
             self._station.watchdog.add(self.flight)
             self._connections.add(self)
+            self.number = self._connection.fileno()
             self._clean = True
         return self._connection
 

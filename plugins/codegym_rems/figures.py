@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from codegym import Cell, Rollout
+from codegym import Rollout, Row
 from codegym_rems.plain import is_plain
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ LONGEST = 16384
 
 _STRING = re.compile(r"'(?:[^'\\]|''|\\.)*'", re.DOTALL)
 _NUMBER = re.compile(r"\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b")
-_READS_FIRST = re.compile(r"[^'\"`#/-]*?\b(?:FROM|JOIN)\s+[A-Z_]")
-"""A table that is read before any string, quoted name or comment."""
+_FIRST_TABLE = re.compile(r"FROM(?<!\wFROM)\s+[A-Z_]")
+_NO_WORD = re.compile(r"['\"`#/-]")
+"""What may begin a string, a quoted name or a comment, in which a FROM is no word."""
 _READS = re.compile(r"(?:FROM|JOIN) ([A-Z_]\w*)")
 _DEFINES = re.compile(r"([A-Z_]\w*)(?: ?\([^()]*\))? AS (?:MATERIALIZED )?\(")
 _DOUBTFUL = ("EXTRACT", "TRIM", "SUBSTR", "OVERLAY", "POSITION", "DISTINCT FROM", '"', "`")
@@ -37,12 +39,13 @@ def figures(rollout: Rollout, gold: int) -> dict[str, float]:
     an answer.
     """
     seen, execution = look(rollout.code), rollout.execution
-    parts = len({row for row in execution.rows if any(map(_says_something, row))}) if execution.ok else 0
+    ran = execution.ok
+    parts = _count_parts(execution.rows) if ran else 0
     return {
-        "table_free_rate": float(seen.table_free),
-        "star_rate": float(seen.star),
-        "empty_rate": float(execution.ok and not parts),
-        "parts_ratio": parts / max(1, gold),
+        "table_free_rate": 1.0 if seen.table_free else 0.0,
+        "star_rate": 1.0 if seen.star else 0.0,
+        "empty_rate": 1.0 if ran and not parts else 0.0,
+        "parts_ratio": parts / (gold or 1),
     }
 
 
@@ -76,18 +79,39 @@ def shape(rollout: Rollout) -> str:
 def _look(code: str) -> Look:
     """Look at a text that is not long; most are known without a parse, and many others are alike but for literals."""
     upper = code.upper()
-    if (
-        "*" not in upper.replace("COUNT(*)", "")
-        and _READS_FIRST.match(upper)
-        and "WITH" not in upper
-        and not any(word in upper for word in _DOUBTFUL)
-    ):
-        return NOTHING
+    if "*" in upper:
+        upper = upper.replace(" COUNT(*)", " COUNT()")  # it asks for no column
+    table = _FIRST_TABLE.search(upper)
+    # Behind the first table that is read, only a star can matter, and the name of a CTE.
+    if table and "WITH" not in upper and not _is_doubtful(upper if "*" in upper else upper[: table.end()]):
+        before = upper[: table.start()]
+        if not _NO_WORD.search(before) and ("*" not in upper or "*" not in upper.replace("COUNT(*)", "")):
+            return NOTHING
+        # A plain query has neither comments nor backslashes, so that the quotes tell whether a string is open.
+        if before.count("'") % 2 == 0 and is_plain(code) and not before.rstrip().endswith("DISTINCT"):
+            return NOTHING
     return _parsed_look(_without_literals(code))
 
 
-def _says_something(cell: Cell) -> bool:
-    return bool(cell.strip()) if isinstance(cell, str) else cell is not None
+def _is_doubtful(upper: str) -> bool:
+    for word in _DOUBTFUL:  # noqa: SIM110 (any() takes four times as long, for every query)
+        if word in upper:
+            return True
+    return False
+
+
+def _count_parts(rows: Sequence[Row]) -> int:
+    """Return how many distinct rows say something."""
+    if len(rows) == 1:  # as most answers have
+        return int(_says_something(rows[0]))
+    return len({row for row in rows if _says_something(row)})
+
+
+def _says_something(row: Row) -> bool:
+    for cell in row:  # noqa: SIM110 (any() takes four times as long, for every row)
+        if cell is not None and (not isinstance(cell, str) or cell.strip()):
+            return True
+    return False
 
 
 @lru_cache(maxsize=16384)
@@ -104,7 +128,7 @@ def _without_literals(code: str) -> str:
 @lru_cache(maxsize=4096)
 def _parsed_look(text: str) -> Look:
     """Look at a text of which a parse may have to tell; it may be long."""
-    if _plainly_reads(text.upper()) and is_plain(text):
+    if _plainly_reads(text.upper()) and is_plain.__wrapped__(text):
         return NOTHING
     from sqlglot import exp
 
@@ -124,7 +148,7 @@ def _plainly_reads(upper: str) -> bool:
     read = set(_READS.findall(upper))
     if "WITH" in upper:
         read.difference_update(_DEFINES.findall(upper))
-    return bool(read) and not any(word in upper for word in _DOUBTFUL)
+    return bool(read) and not _is_doubtful(upper)
 
 
 @lru_cache(maxsize=4096)

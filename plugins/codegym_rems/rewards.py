@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -23,19 +23,21 @@ STRICT = Comparator()
 class _AnswerReward(Reward):
     """Reports how the rows of each rollout agree with the reference answer, by a comparator."""
 
+    deterministic: ClassVar[bool] = True
+
     comparator: Comparator
 
     def __post_init__(self) -> None:
-        self._last: tuple[Rollout, Comparison] | None = None
+        self._last: tuple[Rollout, Comparison | None] | None = None
         self._comparing = comparing(self.comparator)
         self._measures_rems = self.comparator.measures_rems
 
-    def _comparison(self, rollout: Rollout) -> Comparison:
-        """Return how the rollout compares; it is asked for twice in a row, for the score and for the metrics."""
+    def _comparison(self, rollout: Rollout) -> Comparison | None:
+        """Return how the answer compares, None if there is none; asked twice in a row, for score and metrics."""
         last = self._last
         if last is None or last[0] is not rollout:
             answered = _answered(rollout)
-            found = self._comparing.compare(rollout.example, rollout.execution.rows) if answered else NO_ANSWER
+            found = self._comparing.compare(rollout.example, rollout.execution.rows) if answered else None
             self._last = last = (rollout, found)
         return last[1]
 
@@ -49,14 +51,12 @@ class _AnswerReward(Reward):
         `refusal_rate`. To watch a training by, see `figures`: `table_free_rate`, `star_rate`, `empty_rate` and
         `parts_ratio`, which alone may be above 1.
         """
-        found = self._comparison(rollout)
-        exact, recall = float(found.exact), found.recall
+        same, recall, f1 = self._comparison(rollout) or NO_ANSWER
+        exact = 1.0 if same else 0.0
+        watched = figures(rollout, len(self._comparing.wanted(rollout.example)))
         if self._measures_rems:
-            measured = {"ems": exact, "rems": recall, "f1": found.f1, "ems_release": float(recall == 1)}
-        else:
-            measured = {"ems": exact, "recall": recall, "f1": found.f1}
-        measured.update(figures(rollout, len(self._comparing.wanted(rollout.example))))
-        return measured
+            return {"ems": exact, "rems": recall, "f1": f1, "ems_release": 1.0 if recall == 1 else 0.0, **watched}
+        return {"ems": exact, "recall": recall, "f1": f1, **watched}
 
     def shape(self, rollout: Rollout) -> str:
         """Return the query without its constants, names of aliases and way of writing."""
@@ -113,9 +113,9 @@ class Rems(_AnswerReward):
 
     def score(self, rollout: Rollout) -> Mapping[str, float]:
         """Return `{"error": ...}` without an answer, else the parts `executes`, `partial` and `exact`."""
-        if not _answered(rollout):
-            return {"error": self.error}
         found = self._comparison(rollout)
+        if found is None:
+            return {"error": self.error}
         # An exact answer overlaps in full, also where the release's letter-for-letter recall misses 2.333 for 2.33.
         overlap = 1.0 if found.exact else found.f1 if self.overlap == "f1" else found.recall
         return {
@@ -126,11 +126,11 @@ class Rems(_AnswerReward):
 
     def explain(self, rollout: Rollout) -> Mapping[str, str]:
         """Return what was found, what was missing and what was too much."""
-        if not _answered(rollout):
+        found = self._comparison(rollout)
+        if found is None:
             execution = rollout.execution
             cut_off = "a limit cut the rows off, so they are no answer" if execution.truncated else ""
             return {"error": rollout.refusal or cut_off or f"{execution.error}: {execution.message}"}
-        found = self._comparison(rollout)
         gold = self._comparing.wanted(rollout.example)
         predicted = self._comparing.found(rollout.example, rollout.execution.rows)
         missing = [part for part in gold if part not in predicted]
@@ -158,7 +158,8 @@ class ExactMatch(_AnswerReward):
 
     def score(self, rollout: Rollout) -> float:
         """Return 1.0 or 0.0."""
-        return float(self._comparison(rollout).exact)
+        found = self._comparison(rollout)
+        return 1.0 if found and found.exact else 0.0
 
 
 def _few(parts: Sequence[object]) -> str:

@@ -6,7 +6,8 @@ import re
 from functools import lru_cache
 
 # What may end a string, a comment or a statement at another place than it seems to, quoted names, and parameters.
-_ODD = re.compile(r"[\"#$:;?@\[\\\]`{}\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|--|/\*")
+# Beside it `--` and `/*`, which would make a search for one of many characters take three times as long.
+_ODD = re.compile(r"[\"#$:;?@\[\\\]`{}\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # Session values without brackets, which a condition must not hide.
 _SESSION = re.compile(r"\b(?:CURRENT_\w+|(?:SESSION_|SYSTEM_)?USER)\b", re.ASCII)
 _NAME = r"[A-Z_]\w*(?:\.\w+)*"
@@ -28,7 +29,7 @@ def skeleton(code: str) -> str | None:
     skeleton if they are in the text.
     """
     code = code.rstrip(" \t\r\n;")
-    if not code or _ODD.search(code):
+    if not code or _ODD.search(code) or ("-" in code and "--" in code) or ("/" in code and "/*" in code):
         return None
     pieces = code.upper().split("'")  # what stands at odd places is in strings; `''` in one makes two of it
     if len(pieces) % 2 == 0:

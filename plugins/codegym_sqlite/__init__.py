@@ -90,14 +90,9 @@ class Sqlite(codegym.Backend):
         """Hand all queries to the process at once, and yield what comes back as it comes."""
         if self._worker is None:
             raise codegym.PluginError("sqlite: execute was called before open")
-        for _, example in requests:
-            if example.database not in self._names:
-                known = ", ".join(map(repr, sorted(self._names))) or "none"
-                raise codegym.PluginError(
-                    f"example {example.id} names the database {example.database!r}; opened were: {known}"
-                )
-        for reply in self._worker.handle([(example.database, code) for code, example in requests]):
-            yield self._execution(reply)
+        if not self._names.issuperset([example.database for _, example in requests]):
+            raise self._unknown(requests)
+        yield from map(self._execution, self._worker.handle([(example.database, code) for code, example in requests]))
 
     def probe(self) -> bool:
         """Return True: a known query was answered."""
@@ -133,10 +128,17 @@ class Sqlite(codegym.Backend):
                 return codegym.Execution(error="Timeout", message=message)
             message = f"the query was killed: {reply.message} (10 times time_limit, and 10 s)"
             return codegym.Execution(error="Timeout", message=message, repeatable=False)
-        *execution, fault = cast(tuple[Any, ...], reply)
+        columns, rows, error, message, seconds, truncated, repeatable, fault = cast(tuple[Any, ...], reply)
         if fault:
             raise codegym.BackendError(f"sqlite: {fault}", broke=False)
-        return codegym.Execution(*execution)
+        return codegym.Execution(columns, rows, error, message, seconds, truncated, repeatable)
+
+    def _unknown(self, requests: Sequence[tuple[str, codegym.Example]]) -> codegym.PluginError:
+        example = next(example for _, example in requests if example.database not in self._names)
+        known = ", ".join(map(repr, sorted(self._names))) or "none"
+        return codegym.PluginError(
+            f"example {example.id} names the database {example.database!r}; opened were: {known}"
+        )
 
 
 @codegym.hookimpl

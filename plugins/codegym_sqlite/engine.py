@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Callable, Collection
+from sqlite3 import SQLITE_DENY, SQLITE_FUNCTION, SQLITE_OK, SQLITE_READ, SQLITE_RECURSIVE, SQLITE_SELECT
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
@@ -25,12 +25,21 @@ NAMES = f"""
 FUNCTIONS = frozenset(NAMES.split())
 """Functions that code may call."""
 
-CLOCK_PARTS = ("date", "time", "julianday", "unixepoch")
-READS_CLOCK = re.compile(rf"\b({DATES.replace(' ', '|')})\b")
-"""What may ask for the current time, in whatever way it writes 'now'. Most code is spared it by a search for parts."""
+CLOCKS = frozenset(DATES.split())
+"""Those that may ask for the current time, in whatever way code writes 'now'."""
+
+SELECTING = (SQLITE_SELECT, SQLITE_RECURSIVE)
 
 SIZED = (str, bytes)
 """Values that count by their length in the size of a result; all others count 8."""
+
+PRAGMAS = (
+    "query_only = ON",
+    "trusted_schema = OFF",
+    "temp_store = MEMORY",
+    "cell_size_check = ON",
+    "locking_mode = EXCLUSIVE",  # nobody else has this copy: spares every query locking it and looking for changes
+)
 
 LIMITS = {
     sqlite3.SQLITE_LIMIT_COLUMN: 100,
@@ -92,16 +101,19 @@ class Engine:
         self._steps_left = 0
         self._deadline = 0.0
         self._stopped = ""
+        self._clocks: list[str] = []
         self._connections = {name: self._opened(copy) for name, copy in copies.items()}
         bound_memory(limits.memory_mb * 2**20)
 
     def answer(self, request: tuple[str, str]) -> tuple[Any, ...]:
         """Return the fields of a `Reply` to one (database, code)."""
         name, code = request
-        if len(code.encode(errors="surrogatepass")) > self._limits.max_text:
-            message = f"the code is longer than {self._limits.max_text} bytes (max_text)"
+        most = self._limits.max_text
+        if 4 * len(code) > most and len(code.encode(errors="surrogatepass")) > most:  # most code needs no counting
+            message = f"the code is longer than {most} bytes (max_text)"
             return tuple(Reply(error="LimitExceeded", message=message))
         self._stopped = ""
+        self._clocks.clear()
         self._steps_left = self._limits.max_steps
         self._deadline = process_time() + self._limits.time_limit
         start = perf_counter()
@@ -109,18 +121,17 @@ class Engine:
             columns, rows, truncated = self._read(self._connections[name], code)
         except (sqlite3.Error, sqlite3.Warning, UnicodeError, MemoryError) as error:
             return tuple(self._fault(error)._replace(seconds=perf_counter() - start))
-        repeatable = not reads_clock(code)
-        return columns, tuple(rows), "", "", perf_counter() - start, truncated, repeatable, ""
+        return columns, tuple(rows), "", "", perf_counter() - start, truncated, not self._clocks, ""
 
     def _opened(self, copy: Copy) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
         connection.deserialize(copy.content)
-        for pragma in ("query_only = ON", "trusted_schema = OFF", "temp_store = MEMORY", "cell_size_check = ON"):
+        for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         for limit, value in {**LIMITS, sqlite3.SQLITE_LIMIT_LENGTH: self._limits.max_text}.items():
             connection.setlimit(limit, value)
         connection.execute("SELECT count(*) FROM sqlite_schema")  # reads the schema, while that is allowed
-        connection.set_authorizer(authorizer(copy.tables))
+        connection.set_authorizer(authorizer(copy.tables, self._clocks))
         connection.set_progress_handler(self._tick, STEPS_A_TICK)
         return connection
 
@@ -167,12 +178,6 @@ class Engine:
         return Reply(error=type(error).__name__, message=str(error))
 
 
-def reads_clock(code: str) -> bool:
-    """Return whether the code may answer differently at another time."""
-    code = code.lower()
-    return any(part in code for part in CLOCK_PARTS) and READS_CLOCK.search(code) is not None
-
-
 def bound_memory(limit_bytes: int) -> None:
     """Bound what SQLite holds in this process; what asks for more gets a `MemoryError`."""
     connection = sqlite3.connect(":memory:")
@@ -181,20 +186,27 @@ def bound_memory(limit_bytes: int) -> None:
 
 
 def authorizer(
-    tables: Collection[str],
+    tables: Collection[str], clocks: list[str]
 ) -> Callable[[int, str | None, str | None, str | None, str | None], int]:
-    """Return what tells SQLite, as it compiles a query, what that may do: read these tables, and call functions."""
-    readable = {table.lower() for table in tables}
+    """Return what tells SQLite, as it compiles a query, what that may do: read these tables, and call functions.
+
+    It adds to `clocks` the functions of a query that may ask for the current time.
+    """
+    readable = {table.lower() for table in tables}.union(tables)
 
     def allow(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
-        # A read without a column only counts rows; SQLite asks so about the name of a recursive query.
-        if action == sqlite3.SQLITE_READ:
-            allowed = not second or (first or "").lower() in readable
-        elif action == sqlite3.SQLITE_FUNCTION:
-            allowed = (second or "").lower() in FUNCTIONS
+        # Called for every column and function that code names, mostly as they are written here.
+        if action == SQLITE_READ:
+            # A read without a column only counts rows; SQLite asks so about the name of a recursive query.
+            allowed = first in readable or not second or (first or "").lower() in readable
+        elif action == SQLITE_FUNCTION:
+            name = second if second in FUNCTIONS else (second or "").lower()
+            allowed = name in FUNCTIONS
+            if name in CLOCKS:
+                clocks.append(name)
         else:
-            allowed = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
-        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+            allowed = action in SELECTING
+        return SQLITE_OK if allowed else SQLITE_DENY
 
     return allow
 

@@ -33,6 +33,9 @@ def rollout(code: str, *rows: Row, error: str = "") -> Rollout:
         "SELECT 'it''s' /* FROM medal */",
         "SELECT 1 -- FROM medal",
         "SELECT 1 -- it's\n",
+        "SELECT 'it''s - FROM medal'",
+        "SELECT ')', EXTRACT(YEAR FROM day)",
+        "SELECT 'a' IS DISTINCT\nFROM medal",
     ],
 )
 def test_a_query_that_reads_no_table_is_table_free(code: str) -> None:
@@ -51,6 +54,7 @@ def test_a_query_that_reads_no_table_is_table_free(code: str) -> None:
         "WITH a AS (SELECT 1) SELECT year FROM a, medal",
         "SELECT (SELECT MAX(year) FROM medal)",
         "SELECT EXTRACT(YEAR FROM day) FROM medal",
+        "SELECT 'it''s' || name, year - 1 FROM medal WHERE TRIM(name) = 'x'",
         "no SQL FROM ' at all",
         "",
     ],

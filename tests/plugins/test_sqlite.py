@@ -249,6 +249,8 @@ def test_many_queries_are_answered_in_order_around_one_that_is_stopped() -> None
         ("SELECT date('now')", False),
         ("SELECT CURRENT_DATE", False),
         ("SELECT strftime('%Y')", False),
+        ("SELECT 1 WHERE 2 > (SELECT JULIANDAY('now'))", False),
+        ("SELECT name AS date FROM athlete WHERE name <> 'time'", True),
     ],
 )
 def test_what_reads_the_clock_is_not_repeatable(backend, code, repeatable) -> None:
