@@ -13,3 +13,8 @@ def processes() -> int:
 def rank() -> int:
     """Return the number of this process among them; the one with 0 writes what all have in common."""
     return int(os.environ.get("RANK", "0"))
+
+
+def local_processes() -> int:
+    """Return how many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from codegym.plugins import Source, blaming
+from codegym.processes import local_processes
 from codegym.roles import Backend, Dataset, Guard, Policy, Reward, Role
 from codegym.runfile import Table
 from codegym.types import Database, Finding
@@ -168,8 +169,10 @@ class Run:
         """How many lanes execute: as set, else one where that is enough for the backend, else a core each, up to 4.
 
         A second lane of a backend that multiplexes costs more than it brings: the two wait for each other's Python.
+        Processes that a launcher started together on this machine share its cores.
         """
-        return self.execution.lanes or (1 if self.backend.multiplexes else min(4, os.cpu_count() or 1))
+        cores = (os.cpu_count() or 1) // local_processes()
+        return self.execution.lanes or (1 if self.backend.multiplexes else max(1, min(4, cores)))
 
     def blaming(self, table: str) -> AbstractContextManager[None]:
         """Blame the plugin of a table for what is raised inside."""
