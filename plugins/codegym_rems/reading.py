@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ErrorLevel, ParseError, SqlglotError
 
 from codegym_rems.cost import NESTED_TOO_DEEPLY, refused_cost
+
+# It warns of what it finds odd in a text, and what a model writes is often odd.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 # From the first place at which the parser and an engine split a text differently, either may see a `*` that the other
 # takes for a comment or a string. These are the places known, with `[` outside strings, which is refused as a token.

@@ -423,3 +423,15 @@ def test_no_repetition_crashes_the_parser_or_takes_it_a_second():
     )
     assert read_all.returncode == 0, read_all.stderr[-500:]
     assert float(read_all.stdout.splitlines()[-1].split()[0]) < 1, read_all.stdout.splitlines()[-1]
+
+
+def test_odd_code_prints_no_warning_of_the_parser():
+    odd = "SELECT JSON_EXTRACT(a, '?') FROM t"
+    told = subprocess.run(
+        [sys.executable, "-c", f"from codegym_rems.guard import read; print(read({odd!r}, 'mysql'))"],
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert (told.stdout, told.stderr) == ("None\n", "")
