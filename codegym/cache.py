@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from sys import getsizeof
 from typing import Generic, TypeVar
 
 from codegym.types import Execution, Rollout
@@ -11,19 +12,18 @@ from codegym.types import Execution, Rollout
 Key = tuple[str, str]
 """What an answer depends on: the content of the database, and the code."""
 
-ANSWER_BYTES, ROLLOUT_BYTES = 256 * 2**20, 64 * 2**20
-"""What all answers that are kept may take together, and all rollouts, about."""
+MOST_BYTES = 256 * 2**20
+"""What all answers that are kept may take together, about; and all rollouts."""
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
 
 
 class Cache(Generic[KeyT, ValueT]):
-    """The values used last, at most `size` of them and no more than `most_bytes`. Not for several threads."""
+    """The values used last, at most `size` of them and no more than `MOST_BYTES`. Not for several threads."""
 
-    def __init__(self, size: int, most_bytes: int, bytes_of: Callable[[ValueT], int]) -> None:
+    def __init__(self, size: int, bytes_of: Callable[[ValueT], int]) -> None:
         self._size = size
-        self._most_bytes = most_bytes
         self._bytes_of = bytes_of
         self._values: OrderedDict[KeyT, ValueT] = OrderedDict()
         self._bytes = 0
@@ -40,7 +40,7 @@ class Cache(Generic[KeyT, ValueT]):
             return
         self._values[key] = value
         self._bytes += self._bytes_of(value)
-        while len(self._values) > self._size or self._bytes > self._most_bytes:
+        while len(self._values) > self._size or self._bytes > MOST_BYTES:
             self._bytes -= self._bytes_of(self._values.popitem(last=False)[1])
 
 
@@ -54,5 +54,7 @@ def answer_bytes(answer: Execution) -> int:
 
 
 def rollout_bytes(rollout: Rollout) -> int:
-    """Return what a rollout takes, about, with its answer, which may be kept for nothing else."""
-    return 2000 + len(rollout.completion) + len(rollout.code) + answer_bytes(rollout.execution)
+    """Return what a rollout takes, about, with its prompt and its answer, which may be kept for nothing else."""
+    prompt = rollout.example.prompt
+    texts = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    return 2000 + sum(map(getsizeof, (rollout.completion, rollout.code, *texts))) + answer_bytes(rollout.execution)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 BUCKETS_A_DOUBLING = 8
 """How finely durations are told apart: a percentile is right to within 9 percent."""
-SHORTEST = 1e-9
+SHORTEST, LONGEST = 1e-9, 1e9
 LEAST = math.log2(SHORTEST)
 
 
@@ -40,7 +40,7 @@ class Durations:
 
     def _sort(self) -> None:
         """Put into buckets what was only noted, which all that is graded waits for."""
-        logarithms = [math.log2(seconds) if seconds > SHORTEST else LEAST for seconds in self._unsorted]
+        logarithms = [math.log2(min(seconds, LONGEST)) if seconds > SHORTEST else LEAST for seconds in self._unsorted]
         self._buckets.update([round(logarithm * BUCKETS_A_DOUBLING) for logarithm in logarithms])
         self._unsorted.clear()
 

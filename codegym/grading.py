@@ -9,7 +9,7 @@ from dataclasses import replace
 from math import fsum, isfinite
 from time import perf_counter
 
-from codegym.cache import ROLLOUT_BYTES, Cache, rollout_bytes
+from codegym.cache import Cache, rollout_bytes
 from codegym.errors import PluginError
 from codegym.extract import extract
 from codegym.lanes import Lanes
@@ -20,6 +20,8 @@ from codegym.settings import WeightedReward
 from codegym.types import NOT_RUN, Example, Execution, Rollout
 
 NO_CODE = "there is no code in the completion"
+OBJECTS_A_COLLECTION = 100_000
+"""How many new objects make Python look for garbage while a batch is graded; 700 are usual."""
 
 
 class Grader:
@@ -38,7 +40,7 @@ class Grader:
         self._deterministic = all(each.deterministic for each in guards.values()) and all(
             each.reward.deterministic for each in rewards
         )
-        self._kept: Cache[tuple[int, str], Rollout] = Cache(lanes.cache_size, ROLLOUT_BYTES, rollout_bytes)
+        self._kept: Cache[tuple[int, str], Rollout] = Cache(lanes.cache_size, rollout_bytes)
         self._weighted = [(each, _Labels(each.label), f'reward "{each.label}"') for each in rewards]
 
     def grade(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Rollout]:
@@ -52,7 +54,7 @@ class Grader:
         for example, completion in zip(examples, completions, strict=True):
             if not isinstance(completion, str):
                 raise PluginError(f"the policy gave {completion!r} for example {example.id}, not a text")
-        with _no_collection():
+        with _rare_collection():
             if self._deterministic and not self.lanes.knows:
                 return self.examined(self._graded_once(list(zip(examples, completions, strict=True))))
             return self.examined(self._graded(list(zip(examples, completions, strict=True))))
@@ -163,15 +165,18 @@ class Grader:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Look for no garbage meanwhile: thousands of new objects that are all in use make Python look again and again."""
-    collecting = gc.isenabled()
-    gc.disable()
+def _rare_collection() -> Iterator[None]:
+    """Look for garbage rarely: Python looks again and again at thousands of new objects that are all in use.
+
+    Not never: each parse of a query is a tree whose branches know their stem, which nothing else frees.
+    """
+    usual = gc.get_threshold()
     try:
+        if 0 < usual[0] < OBJECTS_A_COLLECTION:
+            gc.set_threshold(OBJECTS_A_COLLECTION, *usual[1:])
         yield
     finally:
-        if collecting:
-            gc.enable()
+        gc.set_threshold(*usual)
 
 
 class _Labels(dict[str, str]):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
 
-from codegym.cache import ANSWER_BYTES, Cache, Key, answer_bytes
+from codegym.cache import Cache, Key, answer_bytes
 from codegym.counters import Counters
 from codegym.errors import BackendError
 from codegym.lane import LIMITS, Chunk, Job, Lane
@@ -53,7 +53,7 @@ class Lanes:
 
     def __post_init__(self) -> None:
         self._queue: SimpleQueue[Chunk | None] = SimpleQueue()
-        self._cache: Cache[Key, Execution] = Cache(self.cache_size, ANSWER_BYTES, answer_bytes)
+        self._cache: Cache[Key, Execution] = Cache(self.cache_size, answer_bytes)
         self._known: dict[Key, Execution] = {}
         self._opened = [*self.databases, *(self.perturber.databases if self.perturber else [])]
         self._contents = {database.name: database.fingerprint for database in self._opened}
@@ -116,11 +116,16 @@ class Lanes:
                 fresh[key] = Job(code, example)
         counters.requested += len(keys)
         counters.hits += len(answers)
-        self._run(list(fresh.values()))
-        for key, job in fresh.items():
-            answers[key] = answer = self._taken(job)
-            if answer.repeatable:
-                cache.keep(key, answer)
+        try:
+            self._run(list(fresh.values()))
+        finally:
+            for key, job in fresh.items():
+                if job.served and not job.doubtful:
+                    self._count(job)
+                if job.execution and not job.doubtful:
+                    answers[key] = job.execution
+                    if job.execution.repeatable:
+                        cache.keep(key, job.execution)
         return [answers[key] for key in keys]
 
     def _key(self, request: Request) -> Key:
@@ -138,6 +143,8 @@ class Lanes:
                         job.execution, job.error, job.alone = None, None, True
                         chunks += self._put([job])
                         self._wait(chunks[-1:])
+                        if job.execution and job.execution.error in LIMITS:
+                            job.execution = replace(job.execution, repeatable=True)
                 self._failing.clear()
                 chunks += self._put([job for job in left if not job.served])
                 self._wait(chunks)
@@ -164,21 +171,16 @@ class Lanes:
                 if job.error and not job.doubtful:
                     raise job.error
 
-    def _taken(self, job: Job) -> Execution:
-        """Count what became of a job, and return its answer."""
+    def _count(self, job: Job) -> None:
         # Here, in the thread of the caller: the lanes would lose counts to each other.
-        counters, answer = self.counters, job.execution
-        if answer is None:
-            raise BackendError("a lane ended without an answer")
-        if job.alone and answer.error in LIMITS:
-            answer = replace(answer, repeatable=True)
+        counters = self.counters
         counters.executed += 1
         counters.alone += job.alone
         counters.retries += job.retries
-        counters.crashes += answer.error == "Crash"
         counters.phases["queue"].add(job.queue_seconds)
-        counters.phases["execute"].add(answer.seconds)
-        return answer
+        if job.execution:
+            counters.crashes += job.execution.error == "Crash"
+            counters.phases["execute"].add(job.execution.seconds)
 
     def _drop_queued(self) -> None:
         with suppress(Empty):

@@ -17,4 +17,4 @@ def rank() -> int:
 
 def local_processes() -> int:
     """Return how many of them share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))

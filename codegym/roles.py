@@ -133,11 +133,15 @@ class Guard(Role):
     """Checks code before it runs.
 
     `deterministic`: `check` says the same of the same code and example every time. Where all guards and rewards of a
-    run are, a completion that comes again for the same example is graded once.
+    run are, a completion that comes again for the same example is graded once. It is not inherited.
     """
 
     role = "guard"
     deterministic: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        cls.deterministic = vars(cls).get("deterministic", False)
 
     def prepare(self, databases: Sequence[Database]) -> None:
         """Learn which databases the dataset brings. Called before the first `check`."""
@@ -197,11 +201,15 @@ class Reward(Role):
 
     `deterministic`: `score` and `metrics` depend on nothing but the rollout, all of which they may look at but for
     `execution.seconds`. Where all guards and rewards of a run are, a completion that comes again for the same example
-    is graded once.
+    is graded once. It is not inherited.
     """
 
     role = "reward"
     deterministic: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        cls.deterministic = vars(cls).get("deterministic", False)
 
     @abstractmethod
     def score(self, rollout: Rollout) -> float | Mapping[str, float]:

@@ -171,8 +171,9 @@ class Run:
         A second lane of a backend that multiplexes costs more than it brings: the two wait for each other's Python.
         Processes that a launcher started together on this machine share its cores.
         """
-        cores = (os.cpu_count() or 1) // local_processes()
-        return self.execution.lanes or (1 if self.backend.multiplexes else max(1, min(4, cores)))
+        if self.execution.lanes or self.backend.multiplexes:
+            return self.execution.lanes or 1
+        return max(1, min(4, (os.cpu_count() or 1) // local_processes()))
 
     def blaming(self, table: str) -> AbstractContextManager[None]:
         """Blame the plugin of a table for what is raised inside."""

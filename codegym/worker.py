@@ -29,7 +29,7 @@ READY, ANSWERS, FAILURE = b"r", b"a", b"f"
 NOTE = struct.Struct("<q")
 """Which request of the batch the process works on, in memory that it shares with us: it may not live to tell."""
 
-TUNING = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=128"}
+TUNING = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=127"}
 """How many freed blocks of each size glibc keeps at hand. An engine frees hundreds after each query; 7 are usual."""
 
 DATA = {
@@ -99,7 +99,7 @@ class Worker:
                     yield from replies
             except _Died as death:
                 culprit = start + death.index
-                if death.index < 0:
+                if not 0 <= death.index < end - start:
                     idle_deaths += 1
                     if idle_deaths > 1:
                         raise BackendError(f"{self._program.name}: {death.killed.message}") from None
@@ -176,6 +176,8 @@ class _Process:
         while received < len(requests):
             # One for each frame: it would remember what it read before, and put that into what it reads next.
             replies = _DataUnpickler(io.BytesIO(self._receive(wall_limit))).load()
+            if type(replies) is not list or not 0 < len(replies) <= len(requests) - received:
+                raise PluginError(f"{self._program}: its process sent what is no list of replies")
             received += len(replies)
             yield replies
 

@@ -268,3 +268,15 @@ def test_all_problems_are_told_at_once_each_with_where_it_came_from(run_file: Pa
         'base.toml: [rewards.rems] wieght: unknown setting of reward "rems"; '
         "known: comparator, error, exact, executes, overlap, partial",
     ]
+
+
+@pytest.mark.parametrize(("processes", "lanes"), [("", 4), ("0", 4), ("1", 4), ("2", 4), ("3", 2), ("100", 1)])
+def test_processes_of_one_launcher_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: str, lanes: int
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    tables = {"dataset": "temptabqa_sample", "policy": "replay", "backend": "sqlite", "rewards.rems": "rems"}
+    text = "".join(f'[{table}]\nplugin = "{plugin}"\n' for table, plugin in tables.items())
+    (tmp_path / "run.toml").write_text(text.replace('"replay"', '"replay"\nfile = "r.jsonl"'))
+    assert load(tmp_path / "run.toml").lanes == lanes

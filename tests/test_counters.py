@@ -37,3 +37,7 @@ def test_the_report_tells_milliseconds_by_phase() -> None:
     report = counters.report()
     assert report["requested"] == 2
     assert report["phases"] == {"execute": {"count": 1, "p50_ms": 250.0, "p95_ms": 250.0, "p99_ms": 250.0}}
+
+
+def test_a_duration_that_no_clock_gives_does_not_break_the_report() -> None:
+    assert durations_of(float("inf"), float("nan"), -1.0, 0.001).report()["count"] == 4

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from codegym import NOT_RUN, Database, Example, Execution, Guard, PluginError, Reward, Rollout
-from codegym.grading import NO_CODE, Grader
+from codegym.grading import NO_CODE, OBJECTS_A_COLLECTION, Grader
 from codegym.lanes import Lanes
 from codegym.settings import WeightedReward
 from codegym_rems import NoSelectStar, Rems
@@ -19,6 +19,7 @@ from codegym_sqlite import Sqlite
 CITIES = Database("cities", "CREATE TABLE city (name TEXT, people INTEGER)", {"city": [("Aar", 3), ("Bex", 5)]})
 EXAMPLE = Example("test/7", "Which city has five people?", "Bex", "cities")
 RIGHT = "SELECT name FROM city WHERE people = 5"
+USUAL = gc.get_threshold()
 
 
 @contextmanager
@@ -208,11 +209,34 @@ def test_repeats_of_what_was_refused_are_not_counted_as_requests() -> None:
         assert judge.lanes.counters.requested == 0
 
 
-def test_garbage_is_collected_again_after_a_batch_that_failed() -> None:
+def test_a_class_that_is_derived_from_a_deterministic_one_says_so_itself() -> None:
+    class Novel(Rems):
+        pass
+
+    class Careful(NoSelectStar):
+        deterministic = True
+
+    assert (Rems.deterministic, Novel.deterministic, Careful.deterministic) == (True, False, True)
+
+
+def test_garbage_is_looked_for_rarely_while_a_batch_is_graded_and_as_before_afterwards() -> None:
+    usual = gc.get_threshold()
+    seen: list[int] = []
+
     def fail(_: Rollout) -> float:
-        assert not gc.isenabled()
+        seen.append(gc.get_threshold()[0])
         raise ValueError("no")
 
     with pytest.raises(PluginError, match="raised ValueError: no"):
         grade(RIGHT, WeightedReward("failing", 1.0, Scores(fail)))
-    assert gc.isenabled()
+    assert seen == [OBJECTS_A_COLLECTION]
+    assert gc.get_threshold() == usual
+
+
+def test_where_nobody_looks_for_garbage_nobody_does_while_a_batch_is_graded() -> None:
+    gc.set_threshold(0)
+    try:
+        seen = Scores(lambda _: float(gc.get_threshold()[0]))
+        assert grade(RIGHT, WeightedReward("seen", 1.0, seen)).reward == 0
+    finally:
+        gc.set_threshold(*USUAL)

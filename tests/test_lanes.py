@@ -149,7 +149,7 @@ def test_what_a_clock_stopped_alone_too_is_a_fact() -> None:
 
 
 def test_the_cache_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("codegym.lanes.ANSWER_BYTES", 25_000)
+    monkeypatch.setattr("codegym.cache.MOST_BYTES", 25_000)
 
     class Wide(Echo):
         def execute(self, code: str, example: Example) -> Execution:
@@ -339,3 +339,21 @@ def test_closing_gives_up_on_a_backend_that_hangs() -> None:
     lanes.__enter__()
     assert seconds(lanes.close) < 1.9
     released.set()
+
+
+def test_what_was_answered_before_an_error_is_counted_and_kept() -> None:
+    class Broken(Echo):
+        def execute(self, code: str, example: Example) -> Execution:
+            if code == "bad":
+                self.calls.append(code)
+                raise ValueError("no")
+            return super().execute(code, example)
+
+    backend = Broken()
+    with lanes_of([backend]) as lanes:
+        with pytest.raises(PluginError, match="raised ValueError: no"):
+            run(lanes, "a", "b", "bad")
+        assert run(lanes, "a", "b") == ["one a", "one b"]
+        counters = lanes.counters
+    assert backend.calls == ["a", "b", "bad"]
+    assert (counters.requested, counters.executed, counters.hits) == (5, 3, 2)

@@ -17,7 +17,7 @@ import pytest
 from codegym import BackendError, Killed, PluginError, Worker
 
 PROGRAM = """
-import decimal, datetime, os, signal, sys, time
+import decimal, datetime, os, pickle, signal, sys, time
 
 
 def open(setup):
@@ -47,6 +47,11 @@ def open(setup):
             sys.stdout.buffer.write(b"x" * 100)
         if request == "process":
             return os.getpid()
+        if isinstance(request, list):  # as a program does that was taken over
+            frame = sys._getframe()
+            while "channel" not in frame.f_locals:
+                frame = frame.f_back
+            frame.f_locals["channel"].send(b"a", pickle.dumps(request[0]))
         if request == "environment":
             return dict(os.environ)
         if request == "object":
@@ -82,6 +87,22 @@ def worker(program: Path) -> Iterator[Worker]:
     worker = Worker(program, "setup", cpu_limit=0.3, wall_limit=1.0, memory_mb=1024)
     yield worker
     worker.close()
+
+
+LIAR = """
+import os, struct, sys
+
+
+def open(setup):
+    def handle(request):
+        frame = sys._getframe()
+        while "note" not in frame.f_locals:
+            frame = frame.f_back
+        struct.pack_into("<q", frame.f_locals["note"], 0, 10**6)
+        os._exit(3)
+
+    return handle
+"""
 
 
 def ask(worker: Worker, *requests: object) -> list[object]:
@@ -248,3 +269,18 @@ def soon(condition: Callable[[], bool]) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()
+
+
+@pytest.mark.parametrize("frame", [None, "abc", {1: 2}, [], list(range(50))])
+def test_what_is_no_list_of_replies_is_no_answer(worker: Worker, frame: object) -> None:
+    with pytest.raises(PluginError, match=r"program.py: its process sent what is no list of replies"):
+        ask(worker, 1, [frame], 2)
+    assert ask(worker, 3) == [("setup", 3)]
+
+
+def test_a_process_that_names_a_request_that_was_not_asked_is_not_started_without_end(tmp_path: Path) -> None:
+    program = tmp_path / "liar.py"
+    program.write_text(LIAR)
+    liar = Worker(program, None, cpu_limit=1, wall_limit=1, memory_mb=512)
+    with pytest.raises(BackendError, match=r"liar.py: its process ended twice \(exit status 3\)"):
+        ask(liar, 1, 2)

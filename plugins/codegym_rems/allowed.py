@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from codegym_rems.known import Known
 from codegym_rems.sql_guard import TableGuard
@@ -35,6 +35,8 @@ class AllowedSql(TableGuard):
     dialect:    sqlglot's name of the dialect; default "mysql", which also reads what SQLite and MariaDB share
     max_length: longest code in characters; default 16384
     """
+
+    deterministic: ClassVar[bool] = True
 
     functions: tuple[str, ...] = ()
 

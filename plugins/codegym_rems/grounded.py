@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from codegym_rems.known import Known
 from codegym_rems.sql_guard import TableGuard
@@ -30,6 +30,8 @@ class Grounded(TableGuard):
                 in double quotes is a constant in it
     max_length: longest code in characters; default 16384
     """
+
+    deterministic: ClassVar[bool] = True
 
     def judge(self, code: str, known: Known | None) -> str | None:
         """Return why the code is refused, or None, from its parse."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from codegym import Example, Finding
 from codegym_rems.plain import STAR_ONLY, is_plain
@@ -28,6 +28,8 @@ class NoSelectStar(SqlGuard):
     dialect:    sqlglot's name of the dialect; default "mysql", which also reads what SQLite and MariaDB share
     max_length: longest code in characters; default 16384
     """
+
+    deterministic: ClassVar[bool] = True
 
     def findings(self) -> Iterable[Finding]:
         """Yield for which backends this dialect finds every star, as a guard is not told which one runs the code."""

@@ -23,8 +23,6 @@ STRICT = Comparator()
 class _AnswerReward(Reward):
     """Reports how the rows of each rollout agree with the reference answer, by a comparator."""
 
-    deterministic: ClassVar[bool] = True
-
     comparator: Comparator
 
     def __post_init__(self) -> None:
@@ -96,6 +94,8 @@ class Rems(_AnswerReward):
               `Comparator`, and docs/comparators.md
     """
 
+    deterministic: ClassVar[bool] = True
+
     error: Points = -100.0
     executes: Points = 1.0
     partial: Annotated[Points, Field(ge=0)] = 100.0
@@ -153,6 +153,8 @@ class ExactMatch(_AnswerReward):
 
     comparator: what "equal" means, a preset or a table, as in `rems`; default "strict", the same set of parts
     """
+
+    deterministic: ClassVar[bool] = True
 
     comparator: Comparing = STRICT
 

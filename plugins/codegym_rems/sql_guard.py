@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -24,8 +24,6 @@ Judge = Callable[[str], str | None]
 @dataclass
 class SqlGuard(Guard):
     """What a guard over SQL is set to; see its own manual."""
-
-    deterministic: ClassVar[bool] = True
 
     dialect: str = "mysql"
     max_length: Annotated[int, Field(ge=1, le=65536)] = 16384
