@@ -54,10 +54,10 @@ class Grader:
         for example, completion in zip(examples, completions, strict=True):
             if not isinstance(completion, str):
                 raise PluginError(f"the policy gave {completion!r} for example {example.id}, not a text")
+        # Answers that are given may be others next time.
+        graded = self._graded_once if self._deterministic and not self.lanes.knows else self._graded
         with _rare_collection():
-            if self._deterministic and not self.lanes.knows:
-                return self.examined(self._graded_once(list(zip(examples, completions, strict=True))))
-            return self.examined(self._graded(list(zip(examples, completions, strict=True))))
+            return self.examined(graded(list(zip(examples, completions, strict=True))))
 
     def _graded_once(self, attempts: Sequence[tuple[Example, str]]) -> list[Rollout]:
         """Return the rollouts of (example, completion) pairs; pairs that are the same share theirs."""
