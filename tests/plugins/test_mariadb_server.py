@@ -6,6 +6,8 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -279,6 +281,20 @@ def test_code_that_kills_the_server_is_a_crash_however_many_databases_are_connec
     if outcome.error == "OperationalError":
         pytest.skip("this MariaDB survives that query")
     assert outcome.error == "Crash"
+
+
+@pytest.mark.skipif(not resource.getrlimit(resource.RLIMIT_CORE)[1], reason="nobody may write a core file here")
+def test_a_server_that_code_kills_leaves_no_core_file():
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        backend = alone(GAMES)
+        backend.execute(COUNT, codegym.Example("train/0", "", "", "games"))
+        limits = Path(f"/proc/{backend._members[0].server_process}/limits").read_text()
+        backend.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    assert re.search(r"Max core file size\s+0\s+0\s", limits)
 
 
 def test_a_connection_with_a_query_under_way_is_not_closed_for_another(monkeypatch):
